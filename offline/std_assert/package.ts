@@ -1,0 +1,3 @@
+export { equal } from "./equal.ts";
+export * from "./comparisons.ts";
+export * from "./throws.ts";

@@ -1,0 +1,139 @@
+/**
+ * Runs a task of deno.json: finds the packages, an adapter where the task needs one, and starts the job with the
+ * permissions it needs. Has no external imports, because it runs before there are any packages.
+ *
+ * usage: deno run ... tools/run.ts mor|demo|test|bench|ok|compile|setup [arguments]
+ */
+import { ensureAdapter, gpuEnvironment } from "./adapter.ts";
+import { compileProgram } from "./compile.ts";
+import { choosePackages, type PackageRequest, type Packages, updateLocks, WORK_FOLDER } from "./packages.ts";
+import { PROGRAM_PERMISSIONS } from "./permissions.ts";
+import { runProgram, say } from "./processes.ts";
+import { runTests, sourceFiles } from "./test_run.ts";
+
+const PROGRAM = "main.ts";
+const BENCH = "tests/bench/bench.ts";
+const BOOK = `${WORK_FOLDER}/moby_dick.txt`;
+/** Sub-commands that compute on the GPU; `doctor` reports by itself that there is none. */
+const GPU_COMMANDS = ["train", "generate", "eval", "profile", "forward", "demo"];
+/** Flags with which those compute nothing. */
+const IDLE_FLAGS = ["--help", "-h", "--dry-run"];
+
+type Task = (args: readonly string[]) => Promise<number>;
+
+/** Runs steps in order until one fails. */
+async function inOrder(...steps: readonly (() => Promise<number>)[]): Promise<number> {
+  for (const step of steps) {
+    const code = await step();
+    if (code !== 0) return code;
+  }
+  return 0;
+}
+
+async function runFile(file: string, args: readonly string[], { request, cwd }: {
+  request: PackageRequest;
+  cwd?: string | undefined;
+}): Promise<number> {
+  const { flags } = await choosePackages(request);
+  const absolute = [file, ...flags].map((part) =>
+    cwd && !part.startsWith("--") ? `${Deno.cwd()}/${part}` : part
+  );
+  const [script = file, ...packageFlags] = absolute;
+  const command = ["deno", "run", "-q", ...packageFlags, ...PROGRAM_PERMISSIONS, script, ...args] as const;
+  return await runProgram([...command], { cwd, env: gpuEnvironment() });
+}
+
+/** Paths the user gives are meant from where the user stands, not from the checkout. */
+function userFolder(): string | undefined {
+  const folder = Deno.env.get("INIT_CWD");
+  return folder === Deno.cwd() ? undefined : folder;
+}
+
+async function runMor(args: readonly string[]): Promise<number> {
+  const isIdle = args.some((arg) => IDLE_FLAGS.includes(arg));
+  const needsAdapter = !isIdle && GPU_COMMANDS.includes(args.find((arg) => !arg.startsWith("-")) ?? "");
+  return await inOrder(
+    async () => needsAdapter ? await ensureAdapter() : 0,
+    () => runFile(PROGRAM, args, { request: { entries: [PROGRAM], isChatty: false }, cwd: userFolder() }),
+  );
+}
+
+async function writeBook(): Promise<number> {
+  if (await Deno.stat(BOOK).then(() => true, () => false)) return 0;
+  await Deno.mkdir(WORK_FOLDER, { recursive: true });
+  const lock = ["--no-config", "--lock", "tools/demo_text.lock", "--frozen"];
+  const permissions = ["--no-prompt", `--allow-read=${WORK_FOLDER}`, `--allow-write=${WORK_FOLDER}`];
+  return await runProgram(["deno", "run", "-q", ...lock, ...permissions, "tools/demo_text.ts", BOOK]);
+}
+
+async function runDemo(args: readonly string[]): Promise<number> {
+  const hasData = args.some((arg) => arg === "--data" || arg.startsWith("--data="));
+  const data = hasData ? [] : ["--data", BOOK];
+  return await inOrder(
+    ensureAdapter,
+    async () => hasData ? 0 : await writeBook(),
+    () => runFile(PROGRAM, ["demo", ...data, ...args], { request: { entries: [PROGRAM], isChatty: false } }),
+  );
+}
+
+async function allEntries(): Promise<string[]> {
+  return [PROGRAM, ...await sourceFiles("tests")];
+}
+
+async function testWith(packages: Packages, args: readonly string[]): Promise<number> {
+  return await inOrder(ensureAdapter, () => runTests({ packages, args, env: gpuEnvironment() }));
+}
+
+async function runTest(args: readonly string[]): Promise<number> {
+  return await testWith(await choosePackages({ entries: await allEntries(), isChatty: true }), args);
+}
+
+async function runOk(args: readonly string[]): Promise<number> {
+  const packages = await choosePackages({ entries: await allEntries(), isChatty: true });
+  // The stand-ins find their own packages only in their own configuration.
+  const offline = packages.isReal ? [] : await sourceFiles("offline");
+  const checked = [PROGRAM, ...(await Promise.all(["tests", "tools"].map(sourceFiles))).flat(), ...offline];
+  return await inOrder(
+    () => runProgram(["deno", "fmt", "--check", "--config", packages.config]),
+    () => runProgram(["deno", "lint", "--config", packages.config]),
+    () => runProgram(["deno", "check", "-q", ...packages.flags, ...checked]),
+    () => testWith(packages, args),
+  );
+}
+
+async function runBench(args: readonly string[]): Promise<number> {
+  return await inOrder(
+    ensureAdapter,
+    () => runFile(BENCH, args, { request: { entries: [BENCH], isChatty: true } }),
+  );
+}
+
+async function runCompile(): Promise<number> {
+  return await compileProgram(PROGRAM, await choosePackages({ entries: [PROGRAM], isChatty: true }));
+}
+
+async function runSetup(args: readonly string[]): Promise<number> {
+  if (args.includes("--update-locks")) return await updateLocks(await allEntries());
+  const { isReal } = await choosePackages({ entries: await allEntries(), isChatty: true, retry: true });
+  if (isReal) say("packages: all there");
+  const code = await ensureAdapter();
+  if (code === 0) say("adapter: one answers; `deno task mor doctor` shows it");
+  return code;
+}
+
+const TASKS: Readonly<Record<string, Task>> = {
+  mor: runMor,
+  demo: runDemo,
+  test: runTest,
+  bench: runBench,
+  ok: runOk,
+  compile: runCompile,
+  setup: runSetup,
+};
+
+const [name = "", ...args] = Deno.args;
+const task = Object.hasOwn(TASKS, name) ? TASKS[name] : undefined;
+if (!task) {
+  say(`run.ts: expected one of ${Object.keys(TASKS).join(", ")} as the first argument, met "${name}"`);
+}
+Deno.exit(task ? await task(args) : 2);
