@@ -1,0 +1,39 @@
+// Part of the attention kernels: eight neighbouring rows of a tensor at a column, which 8 invocations read alike.
+// Here each reads all of them.
+
+struct Eight {
+  near: vec4<u32>,
+  far: vec4<u32>,
+}
+
+// Rows first to first + 7; those past the last row are the last row, whose use the caller masks.
+fn eight_rows(first: u32, last_row: u32, lane: u32) -> Eight {
+  return Eight(min(first + NEXT_4, vec4<u32>(last_row)), min(first + 4u + NEXT_4, vec4<u32>(last_row)));
+}
+
+fn load_q(eight: Eight, column: u32) -> Tiles {
+  let near = eight.near * Q_STRIDE + column;
+  let far = eight.far * Q_STRIDE + column;
+  return Tiles(
+    mat4x4<f32>(q[near.x], q[near.y], q[near.z], q[near.w]),
+    mat4x4<f32>(q[far.x], q[far.y], q[far.z], q[far.w]),
+  );
+}
+
+fn load_kv(eight: Eight, column: u32) -> Tiles {
+  let near = eight.near * KV_STRIDE + column;
+  let far = eight.far * KV_STRIDE + column;
+  return Tiles(
+    mat4x4<f32>(kv[near.x], kv[near.y], kv[near.z], kv[near.w]),
+    mat4x4<f32>(kv[far.x], kv[far.y], kv[far.z], kv[far.w]),
+  );
+}
+
+fn load_grad_out(eight: Eight, column: u32) -> Tiles {
+  let near = eight.near * (HEADS * WIDTH) + column;
+  let far = eight.far * (HEADS * WIDTH) + column;
+  return Tiles(
+    mat4x4<f32>(grad_out[near.x], grad_out[near.y], grad_out[near.z], grad_out[near.w]),
+    mat4x4<f32>(grad_out[far.x], grad_out[far.y], grad_out[far.z], grad_out[far.w]),
+  );
+}

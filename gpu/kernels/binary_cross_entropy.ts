@@ -1,0 +1,50 @@
+import binaryCrossEntropyCode from "./binary_cross_entropy.wgsl" with { type: "text" };
+import type { Commands } from "../commands.ts";
+import { defineKernel } from "../kernel.ts";
+import { rowGrid, type Rows } from "../rows.ts";
+import { checkShape, type Tensor } from "../tensor.ts";
+
+const BINARY_CROSS_ENTROPY = defineKernel("binary_cross_entropy.wgsl", binaryCrossEntropyCode);
+
+/** Invocations of a workgroup in binary_cross_entropy.wgsl. */
+const WIDTH = 64;
+
+/**
+ * Records, for every candidate, losses_i = max(l, 0) - l * y + log(1 + exp(-|l|)) and squares_i = l^2 (the z-loss of a
+ * router with one output), with l = logits_i and y = labels_i. All (rows) f32.
+ *
+ * gradLogits, unless null, is overwritten by coefficient * (sigmoid(l) - y) + zCoefficient * 2 * l: for means over the
+ * candidates the coefficients contain 1 / candidates.
+ */
+export function binaryCrossEntropy(
+  commands: Commands,
+  { logits, labels, losses, squares, gradLogits }: {
+    logits: Tensor;
+    labels: Tensor;
+    losses: Tensor;
+    squares: Tensor;
+    gradLogits: Tensor | null;
+  },
+  { rows, coefficient, zCoefficient }: { rows: Rows; coefficient: number; zCoefficient: number },
+): void {
+  const shape = [rows.maximum];
+  checkShape("binaryCrossEntropy", {
+    logits: [logits, shape],
+    labels: [labels, shape],
+    losses: [losses, shape],
+    squares: [squares, shape],
+    ...(gradLogits && { gradLogits: [gradLogits, shape] }),
+  });
+  const tensors = { rows: rows.count, logits, labels, losses, squares };
+  const grid = rowGrid(rows, { unitsPerGroup: WIDTH });
+  if (gradLogits === null) {
+    commands.dispatch(BINARY_CROSS_ENTROPY, { entryPoint: "forward", tensors, grid });
+    return;
+  }
+  commands.dispatch(BINARY_CROSS_ENTROPY, {
+    entryPoint: "forward_backward",
+    tensors: { ...tensors, grad_logits: gradLogits },
+    settings: { coefficient, z_coefficient: zCoefficient },
+    grid,
+  });
+}

@@ -1,0 +1,59 @@
+/** The linear layer y = x W^T as three matrix products; every layout is read as it lies in memory. */
+import type { Commands } from "../commands.ts";
+import type { Rows } from "../rows.ts";
+import { checkShape, type Tensor } from "../tensor.ts";
+import { matmul } from "./matmul.ts";
+
+/** Records out = x W^T. x (rows, K); weight (N, K); out (rows, N). All f32. */
+export function linear(
+  commands: Commands,
+  { x, weight, out }: { x: Tensor; weight: Tensor; out: Tensor },
+  { rows }: { rows: Rows },
+): void {
+  const [columns, depth] = weight.shape as [number, number];
+  checkShape("linear", { x: [x, [rows.maximum, depth]], out: [out, [rows.maximum, columns]] });
+  matmul(commands, { a: x, b: weight, out }, {
+    rows: rows.maximum,
+    columns,
+    depth,
+    counted: { dimension: "rows", rows },
+  });
+}
+
+/** Records gradX = gradOut W. gradOut (rows, N); weight (N, K); gradX (rows, K). All f32. */
+export function linearBackwardInput(
+  commands: Commands,
+  { gradOut, weight, gradX }: { gradOut: Tensor; weight: Tensor; gradX: Tensor },
+  { rows }: { rows: Rows },
+): void {
+  const [depth, columns] = weight.shape as [number, number];
+  const shapes = { gradOut: [gradOut, [rows.maximum, depth]], gradX: [gradX, [rows.maximum, columns]] } as const;
+  checkShape("linearBackwardInput", shapes);
+  matmul(commands, { a: gradOut, b: weight, out: gradX }, {
+    rows: rows.maximum,
+    columns,
+    depth,
+    bDepthFirst: true,
+    counted: { dimension: "rows", rows },
+  });
+}
+
+/** Records gradWeight += gradOut^T x. gradOut (rows, N); x (rows, K); gradWeight (N, K). All f32. */
+export function linearBackwardWeight(
+  commands: Commands,
+  { gradOut, x, gradWeight }: { gradOut: Tensor; x: Tensor; gradWeight: Tensor },
+  { rows }: { rows: Rows },
+): void {
+  const [outputs, inputs] = gradWeight.shape as [number, number];
+  const shapes = { gradOut: [gradOut, [rows.maximum, outputs]], x: [x, [rows.maximum, inputs]] } as const;
+  checkShape("linearBackwardWeight", shapes);
+  matmul(commands, { a: gradOut, b: x, out: gradWeight }, {
+    rows: outputs,
+    columns: inputs,
+    depth: rows.maximum,
+    aDepthFirst: true,
+    bDepthFirst: true,
+    accumulate: true,
+    counted: { dimension: "depth", rows },
+  });
+}
