@@ -1,0 +1,64 @@
+/** Loss on held-out text, routed causally: what the model is worth when it generates. */
+import { Commands, submit } from "../gpu/commands.ts";
+import type { GpuDevice } from "../gpu/device.ts";
+import { readTensors } from "../gpu/readback.ts";
+import { writeTensor } from "../gpu/tensor.ts";
+import type { ModelConfig } from "./config.ts";
+import type { Batch } from "./dataset.ts";
+import type { ParameterViews } from "./parameters.ts";
+import { depthFractions } from "./training.ts";
+import { transformerForward, transformerLosses } from "./transformer.ts";
+import type { Workspace } from "./workspace.ts";
+
+export interface Evaluation {
+  /** Mean cross-entropy, nats per token. */
+  readonly loss: number;
+  /** Tokens that were predicted. */
+  readonly tokens: number;
+  /** Fraction of the tokens with each depth, 0 first; null without a router. */
+  readonly depthFractions: readonly number[] | null;
+}
+
+/** A recorded forward pass with losses over a workspace. */
+export class Evaluator {
+  readonly #device: GpuDevice;
+  readonly #workspace: Workspace;
+  readonly #commands: Commands;
+
+  constructor(
+    device: GpuDevice,
+    { config, weights, workspace }: { config: ModelConfig; weights: ParameterViews; workspace: Workspace },
+  ) {
+    this.#device = device;
+    this.#workspace = workspace;
+    this.#commands = new Commands(device, "evaluation");
+    const pass = { config, weights, workspace };
+    this.#commands.clear(workspace.losses);
+    transformerForward(this.#commands, pass, { lossScale: null });
+    transformerLosses(this.#commands, pass, { lossScale: 1, gradient: false });
+  }
+
+  /** Mean over batches that fill the workspace. */
+  async run(batches: Iterable<Batch>): Promise<Evaluation> {
+    const { selections, ids, targets, losses, shape } = this.#workspace;
+    const counts = selections.map(({ packing }) => packing.rows.count);
+    const active: number[] = selections.map(() => 0);
+    let sum = 0;
+    let batchCount = 0;
+    for (const batch of batches) {
+      writeTensor(this.#device, ids, batch.ids);
+      writeTensor(this.#device, targets, batch.targets);
+      submit(this.#device, [this.#commands]);
+      const [terms, ...stepCounts] = await readTensors(this.#device, [losses, ...counts]);
+      sum += terms![0]!;
+      stepCounts.forEach((count, r) => active[r]! += count[0]!);
+      batchCount++;
+    }
+    const tokens = batchCount * shape.sequences * shape.tokens;
+    return {
+      loss: sum / batchCount,
+      tokens,
+      depthFractions: selections.length > 0 ? depthFractions(active, { tokens }) : null,
+    };
+  }
+}

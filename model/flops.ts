@@ -1,0 +1,57 @@
+/**
+ * Floating-point operations per token: by the paper's formula, which reproduces its published step counts, and in full.
+ */
+import { hasUnsharedEnds, type ModelConfig, numUniqueLayers } from "./config.ts";
+
+/** Forward FLOPs of one token in a sequence. */
+export interface FlopsPerToken {
+  /** As the paper counts: layers only, no grouped heads, no head, no routers. */
+  readonly paper: number;
+  /** Layers with grouped heads, output head and routers. */
+  readonly full: number;
+}
+
+/** Layer applications of each recursion step with the fraction of the tokens that take part. */
+function applications(config: ModelConfig): { layers: number; fraction: number }[] {
+  const { recursion, router, numHiddenLayers } = config;
+  if (!recursion) return [{ layers: numHiddenLayers, fraction: 1 }];
+  const steps = Array.from({ length: recursion.numRecursions }, (_, r) => ({
+    layers: recursion.blockLayers,
+    fraction: router ? capacity(config, r) : 1,
+  }));
+  return hasUnsharedEnds(recursion) ? [{ layers: 2, fraction: 1 }, ...steps] : steps;
+}
+
+/** c_r; token choice is counted as perfectly balanced. */
+function capacity({ recursion, router }: ModelConfig, r: number): number {
+  const given = router?.kind === "expert_choice" ? router.capacities?.[r] : undefined;
+  return given ?? (recursion!.numRecursions - r) / recursion!.numRecursions;
+}
+
+/**
+ * Forward FLOPs per token at a sequence length T: lin = 2 (4 C^2 + 3 C F), att = 2 T C for the causal half of both
+ * products; a step with fraction c of the tokens costs c lin + c^2 att (recursion-wise caching).
+ */
+export function flopsPerToken(config: ModelConfig, { tokens }: { tokens: number }): FlopsPerToken {
+  const { hiddenSize: c, intermediateSize: f, numAttentionHeads: h, numKeyValueHeads: g, headDim: d } =
+    config;
+  const attention = 2 * tokens * h * d;
+  const linear = 2 * (2 * c * h * d + 2 * c * g * d + 3 * c * f);
+  const paperLinear = 2 * (4 * c * c + 3 * c * f);
+  const paperAttention = 2 * tokens * c;
+  let paper = 0;
+  let full = 2 * config.vocabSize * c;
+  applications(config).forEach(({ layers, fraction }) => {
+    paper += layers * (fraction * paperLinear + fraction ** 2 * paperAttention);
+    full += layers * (fraction * linear + fraction ** 2 * attention);
+  });
+  if (config.recursion && config.router) full += 2 * c * config.recursion.numRecursions;
+  return { paper, full };
+}
+
+/** Bytes of keys and values that one token adds to an f32 cache, at the mean depth that the capacities give. */
+export function cacheBytesPerToken(config: ModelConfig): number {
+  const perLayer = 2 * config.numKeyValueHeads * config.headDim * 4;
+  if (config.kvCache === "shared") return numUniqueLayers(config) * perLayer;
+  return applications(config).reduce((sum, { layers, fraction }) => sum + layers * fraction * perLayer, 0);
+}
