@@ -1,0 +1,42 @@
+import { assert, assertEquals, assertRejects } from "@std/assert";
+import { blank, gpuTest, upload } from "../support/device.ts";
+import { caseRows } from "../support/row_cases.ts";
+import { Commands } from "../../gpu/commands.ts";
+import { GpuDevice } from "../../gpu/device.ts";
+import { add } from "../../gpu/kernels/add.ts";
+import { sum } from "../../gpu/kernels/sum.ts";
+import { timeDispatches } from "../../gpu/timing.ts";
+
+gpuTest("timeDispatches gives each dispatch of all programs its time", async (device) => {
+  const rows = caseRows(device, { count: 1000, maximum: 1000 });
+  const a = upload(device, new Float64Array(1000 * 64), [1000, 64]);
+  const out = blank(device, [1000, 64]);
+  const first = new Commands(device, "first");
+  add(first, { a, b: a, out }, { rows });
+  const second = new Commands(device, "second");
+  second.clear(out);
+  sum(second, { values: a, out }, { rows });
+  add(second, { a, b: a, out }, { rows });
+  const before = device.memory.live;
+  await timeDispatches(device, [first]); // makes the staging buffer, which stays
+  const staged = device.memory.live;
+  const times = await timeDispatches(device, [first, second]);
+  assertEquals(times.map(({ label }) => label), ["add forward", "sum forward", "add forward"]);
+  for (const { milliseconds } of times) assert(milliseconds > 0 && milliseconds < 1000, `${milliseconds} ms`);
+  assert(staged >= before);
+  assertEquals(device.memory.live, staged);
+});
+
+gpuTest("timeDispatches goes beyond one set of timestamps", async (device) => {
+  const rows = caseRows(device, { count: 1, maximum: 1 });
+  const [a, out] = [upload(device, [1, 1, 1, 1], [1, 4]), blank(device, [1, 4])];
+  const commands = new Commands(device, "many");
+  for (let i = 0; i < 2050; i++) add(commands, { a, b: a, out }, { rows });
+  assertEquals((await timeDispatches(device, [commands])).length, 2050);
+  assertEquals(await timeDispatches(device, []), []);
+});
+
+gpuTest("timeDispatches refuses an adapter without timestamps", async ({ handle, info }) => {
+  const plain = new GpuDevice(handle, info, new Set());
+  await assertRejects(() => timeDispatches(plain, []), TypeError, "grants no timestamps");
+});

@@ -1,0 +1,99 @@
+import type { ExpertChoiceConfig, ModelConfig, RecursionConfig } from "../../model/config.ts";
+import type { Random } from "../support/random.ts";
+import type { Model } from "./weights.ts";
+
+/**
+ * The smallest configuration with grouped heads: C 8, F 12, H 2, G 1, D 4, V 11; three layers without
+ * recursion.
+ */
+export function tinyConfig(changes: Partial<ModelConfig> = {}): ModelConfig {
+  return {
+    vocabSize: 11,
+    hiddenSize: 8,
+    intermediateSize: 12,
+    numAttentionHeads: 2,
+    numKeyValueHeads: 1,
+    headDim: 4,
+    numHiddenLayers: 3,
+    rmsNormEps: 1e-5,
+    ropeTheta: 100,
+    maxPositionEmbeddings: 64,
+    tieWordEmbeddings: true,
+    initializerRange: 0.02,
+    recursion: null,
+    router: null,
+    kvCache: "recursion_wise",
+    tokenizer: null,
+    extra: {},
+    ...changes,
+  };
+}
+
+/** A tiny configuration with recursion, `router` null for the recursive baseline. */
+export function tinyRecursiveConfig(
+  recursion: RecursionConfig,
+  { router = null, ...changes }: Partial<ModelConfig> = {},
+): ModelConfig {
+  const ends = recursion.sharing.startsWith("middle_") ? 2 : 0;
+  const numHiddenLayers = recursion.numRecursions * recursion.blockLayers + ends;
+  return tinyConfig({ numHiddenLayers, recursion, router, ...changes });
+}
+
+/** The default expert-choice router with changes. */
+export function tinyRouter(changes: Partial<ExpertChoiceConfig> = {}): ExpertChoiceConfig {
+  return {
+    kind: "expert_choice",
+    capacities: null,
+    function: "sigmoid",
+    alpha: 0.1,
+    temperature: 1,
+    gating: "weighted",
+    architecture: "linear",
+    auxiliary: "loss",
+    auxiliaryCoefficient: 0.001,
+    zCoefficient: 0,
+    random: false,
+    ...changes,
+  };
+}
+
+/** A model with normal weights, large enough that every part matters; norm weights lie around 1. */
+export function randomModel(config: ModelConfig, { random }: { random: Random }): Model {
+  const { vocabSize, hiddenSize, intermediateSize, numAttentionHeads, numKeyValueHeads, headDim, recursion } =
+    config;
+  const weights = new Map<string, Float64Array>();
+  function matrix(name: string, { rows, columns }: { rows: number; columns: number }): void {
+    weights.set(name, random.normals(rows * columns, 1 / Math.sqrt(columns)));
+  }
+  function norm(name: string): void {
+    weights.set(name, random.normals(hiddenSize, 0.2).map((value) => 1 + value));
+  }
+  const ends = recursion?.sharing.startsWith("middle_") ? 2 : 0;
+  const layers = recursion ? recursion.blockLayers + ends : config.numHiddenLayers;
+  weights.set("model.embed_tokens.weight", random.normals(vocabSize * hiddenSize));
+  for (let u = 0; u < layers; u++) {
+    const prefix = `model.layers.${u}`;
+    norm(`${prefix}.input_layernorm.weight`);
+    matrix(`${prefix}.self_attn.q_proj.weight`, { rows: numAttentionHeads * headDim, columns: hiddenSize });
+    matrix(`${prefix}.self_attn.k_proj.weight`, { rows: numKeyValueHeads * headDim, columns: hiddenSize });
+    matrix(`${prefix}.self_attn.v_proj.weight`, { rows: numKeyValueHeads * headDim, columns: hiddenSize });
+    matrix(`${prefix}.self_attn.o_proj.weight`, { rows: hiddenSize, columns: numAttentionHeads * headDim });
+    norm(`${prefix}.post_attention_layernorm.weight`);
+    matrix(`${prefix}.mlp.gate_proj.weight`, { rows: intermediateSize, columns: hiddenSize });
+    matrix(`${prefix}.mlp.up_proj.weight`, { rows: intermediateSize, columns: hiddenSize });
+    matrix(`${prefix}.mlp.down_proj.weight`, { rows: hiddenSize, columns: intermediateSize });
+  }
+  norm("model.norm.weight");
+  if (!config.tieWordEmbeddings) matrix("lm_head.weight", { rows: vocabSize, columns: hiddenSize });
+  const routers = config.router && recursion ? recursion.numRecursions : 0;
+  for (let r = 0; r < routers; r++) matrix(`model.routers.${r}.weight`, { rows: 1, columns: hiddenSize });
+  return { config, weights };
+}
+
+/** `count` random token ids. */
+export function randomIds(
+  { vocabSize }: ModelConfig,
+  { random, count }: { random: Random; count: number },
+): Int32Array {
+  return Int32Array.from({ length: count }, () => random.integer(vocabSize));
+}
