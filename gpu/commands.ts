@@ -72,7 +72,7 @@ export class Commands {
       if (!binding) throw new TypeError(`Cannot record ${label}: the file has no tensor "${name}"`);
       return { binding: binding.index, resource: this.#bindingOf(tensor, label) };
     });
-    if (kernel.settingsIndex >= 0 && Object.keys(settings).length > 0) {
+    if (Object.keys(settings).length > 0) {
       entries.push({
         binding: kernel.settingsIndex,
         resource: this.#settingsSlot(kernel, { label, settings }),

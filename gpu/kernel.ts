@@ -20,10 +20,12 @@ export interface KernelSetting {
   readonly type: "u32" | "i32" | "f32";
 }
 
-/** A WGSL file with what it declares. */
+/** A WGSL file, with the parts joined to it, and what they declare. */
 export interface Kernel {
   readonly file: string;
   readonly code: string;
+  /** First line of each file in `code`, counted from 1, in order. */
+  readonly lines: readonly { readonly file: string; readonly first: number }[];
   readonly bindings: ReadonlyMap<string, KernelBinding>;
   readonly settings: readonly KernelSetting[];
   /** Binding of the settings; -1 when the file has none. */
@@ -38,15 +40,23 @@ const UNIFORM = /@binding\((\d+)\)\s*var<uniform>\s*settings\b/;
 const SETTINGS = /struct\s+Settings\s*\{([^}]*)\}/;
 const FIELD = /(\w+)\s*:\s*(u32|i32|f32)/g;
 
-/** Reads the declarations of a WGSL file. `code` may be several files joined by newlines. */
-export function defineKernel(file: string, code: string): Kernel {
+/** Reads the declarations of a WGSL file and of the parts, by file name, that it shares with others. */
+export function defineKernel(file: string, ownCode: string, parts: Readonly<Record<string, string>> = {}): Kernel {
+  const files = [[file, ownCode] as const, ...Object.entries(parts)];
+  let line = 1;
+  const lines = files.map(([name, text]) => {
+    const first = line;
+    line += text.split("\n").length;
+    return { file: name, first };
+  });
+  const code = files.map(([, text]) => text).join("\n");
   const bindings = new Map<string, KernelBinding>();
   for (const [, index, access, name] of code.matchAll(STORAGE)) {
     bindings.set(name!, { index: Number(index), writable: access === "read_write" });
   }
   const fields = SETTINGS.exec(code)?.[1]?.replace(/\/\/.*/g, "") ?? "";
   const settings = [...fields.matchAll(FIELD)].map(([, name, type]) => ({ name, type }) as KernelSetting);
-  return { file, code, bindings, settings, settingsIndex: Number(UNIFORM.exec(code)?.[1] ?? -1) };
+  return { file, code, lines, bindings, settings, settingsIndex: Number(UNIFORM.exec(code)?.[1] ?? -1) };
 }
 
 /**
@@ -84,7 +94,7 @@ export function kernelPipeline(
 
 /** The compiler's complaint with the file's own line and a caret under the place. */
 function compileReport(
-  { file, code }: Kernel,
+  { file, code, lines }: Kernel,
   { messages, entryPoint, fallback }: {
     messages: readonly GPUCompilationMessage[];
     entryPoint: string;
@@ -100,7 +110,8 @@ function compileReport(
       line !== "" && !line.startsWith("Shader ")
     ) ?? fallback;
   const source = code.split("\n")[lineNum - 1] ?? "";
-  return `Cannot compile ${file}:${lineNum}:${linePos}: ${reason}\n${source}\n${
+  const place = lines.findLast(({ first }) => first <= lineNum)!;
+  return `Cannot compile ${place.file}:${lineNum - place.first + 1}:${linePos}: ${reason}\n${source}\n${
     " ".repeat(Math.max(0, linePos - 1))
   }^`;
 }

@@ -78,3 +78,38 @@ export function planAllocator(): Allocator {
     writeBuffer: () => {},
   };
 }
+
+/** An allocator whose buffers are freed together. */
+export class BufferScope implements Allocator {
+  readonly #parent: Allocator;
+  readonly #buffers: GPUBuffer[] = [];
+
+  constructor(parent: Allocator) {
+    this.#parent = parent;
+  }
+
+  get memory(): MemoryLedger {
+    return this.#parent.memory;
+  }
+
+  createBuffer(options: { size: number; usage: GPUBufferUsageFlags; label: string }): GPUBuffer {
+    const buffer = this.#parent.createBuffer(options);
+    this.#buffers.push(buffer);
+    return buffer;
+  }
+
+  destroyBuffer(buffer: GPUBuffer): void {
+    this.#buffers.splice(this.#buffers.indexOf(buffer), 1);
+    this.#parent.destroyBuffer(buffer);
+  }
+
+  writeBuffer(buffer: GPUBuffer, offset: number, data: BufferSource): void {
+    this.#parent.writeBuffer(buffer, offset, data);
+  }
+
+  /** Frees every buffer made through this scope. Work already submitted still finishes. */
+  destroy(): void {
+    for (const buffer of this.#buffers) this.#parent.destroyBuffer(buffer);
+    this.#buffers.length = 0;
+  }
+}

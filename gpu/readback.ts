@@ -14,6 +14,8 @@ type Mode = "synchronous" | "awaited";
 /** Per device: buffers that have been mapped once, by size, and the way to read them. */
 interface Staging {
   mode: Mode | null;
+  /** The read under way: the next one waits, because they share buffers. */
+  last: Promise<unknown>;
   readonly buffers: Map<number, GPUBuffer>;
 }
 
@@ -30,12 +32,21 @@ export async function readTensor(device: GpuDevice, tensor: Tensor): Promise<Ten
 }
 
 /** The elements of several tensors, for the price of one read. */
-export async function readTensors(device: GpuDevice, tensors: readonly Tensor[]): Promise<TensorData[]> {
+export function readTensors(device: GpuDevice, tensors: readonly Tensor[]): Promise<TensorData[]> {
+  const staging = stagings.get(device) ?? { mode: null, last: Promise.resolve(), buffers: new Map() };
+  stagings.set(device, staging);
+  const read = staging.last.then(() => readStaged(device, { tensors, staging }));
+  staging.last = read.catch(() => {});
+  return read;
+}
+
+async function readStaged(
+  device: GpuDevice,
+  { tensors, staging }: { tensors: readonly Tensor[]; staging: Staging },
+): Promise<TensorData[]> {
   await device.settle();
   const sizes = tensors.map(({ shape }) => elementCount(shape) * ELEMENT_BYTES);
   const total = sizes.reduce((sum, size) => sum + size, 0);
-  const staging = stagings.get(device) ?? { mode: null, buffers: new Map() };
-  stagings.set(device, staging);
   const buffer = await stagingBuffer(device, { staging, bytes: total });
   device.guard("Cannot read tensors back", () => {
     const encoder = device.handle.createCommandEncoder();
@@ -67,7 +78,7 @@ async function stagingBuffer(
   device: GpuDevice,
   { staging, bytes }: { staging: Staging; bytes: number },
 ): Promise<GPUBuffer> {
-  const size = Math.max(4096, 2 ** Math.ceil(Math.log2(bytes)));
+  const size = Math.max(4096, bytes, Math.min(2 ** Math.ceil(Math.log2(bytes)), device.limits.maxBufferSize));
   const known = staging.buffers.get(size);
   if (known) return known;
   const usage = GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST;
@@ -75,7 +86,6 @@ async function stagingBuffer(
   await device.settle();
   await buffer.mapAsync(GPUMapMode.READ);
   buffer.unmap();
-  // A larger buffer serves all smaller reads of its kind once the old one is gone.
   staging.buffers.set(size, buffer);
   return buffer;
 }

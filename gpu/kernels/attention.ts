@@ -4,75 +4,93 @@ import attentionLoadCode from "./attention_load.wgsl" with { type: "text" };
 import attentionLoadSubgroupsCode from "./attention_load_subgroups.wgsl" with { type: "text" };
 import attentionTileCode from "./attention_tile.wgsl" with { type: "text" };
 import type { Commands } from "../commands.ts";
-import { type Constants, defineKernel } from "../kernel.ts";
+import type { GpuDevice } from "../device.ts";
+import { type Constants, defineKernel, type Kernel } from "../kernel.ts";
 import type { Packing } from "../packing.ts";
 import { rowGrid, type Rows } from "../rows.ts";
 import { checkShape, type Tensor } from "../tensor.ts";
 import { MAX_LOOP_TURNS } from "./row_lanes.ts";
 
-/** How 8 invocations that need the same rows get them. */
-const LOADS = { separate: attentionLoadCode, subgroups: attentionLoadSubgroupsCode } as const;
-
-const FORWARD = attentionKernels("attention", attentionCode);
-const BACKWARD = attentionKernels("attention_backward", attentionBackwardCode);
-
-/** Rows of one invocation, and keys (or queries) that it meets per turn. */
+/** Rows of an invocation, keys (or queries) of a turn, and rows of the 8 invocations that share them. */
 const TILE_ROWS = 4;
 const TILE_KEYS = 8;
+const BLOCK_ROWS = 32;
 
-/** Where the heads are, and how much one dispatch does. */
+const FORWARD = loadVariants("attention.wgsl", attentionCode);
+const BACKWARD = loadVariants("attention_backward.wgsl", attentionBackwardCode);
+
+/** Sizes and places of the heads, and how much one dispatch does. */
 export interface AttentionSettings {
   readonly heads: number;
   readonly kvHeads: number;
   readonly headDim: number;
-  /** Column of the first key head and of the first value head in a row of `kv`. */
-  readonly layout: { readonly kOffset: number; readonly vOffset: number };
-  /** Most rows of a sequence; all rows unless told. */
+  /** Columns of `kv` where the first key head and the first value head begin. */
+  readonly layout: AttentionLayout;
+  /** Most rows that a sequence has; all rows unless told. */
   readonly longest?: number;
-  /** Most keys that one dispatch takes, a multiple of 8; as many as the loop limit allows unless told. */
+  /** Keys that one dispatch takes, a multiple of 8; as many as the loop limit allows unless told. */
   readonly window?: number;
+  /** Whether 8 invocations exchange what they read; where the adapter is known to do it well unless told. */
+  readonly useSubgroups?: boolean;
 }
 
-/** Columns of a fused projection (rows, (H + 2 G) * D), as `layout` of its keys and values. */
+/** Columns of a (rows, ...) tensor where key heads and value heads begin. */
+export interface AttentionLayout {
+  readonly kOffset: number;
+  readonly vOffset: number;
+}
+
+/** Layout of a fused projection: each row is [H query heads | G key heads | G value heads]. */
 export function fusedLayout(
-  { heads, kvHeads, headDim }: { heads: number; kvHeads: number; headDim: number },
-): { kOffset: number; vOffset: number } {
+  { heads, kvHeads, headDim }: Pick<AttentionSettings, "heads" | "kvHeads" | "headDim">,
+): AttentionLayout {
   return { kOffset: heads * headDim, vOffset: (heads + kvHeads) * headDim };
 }
 
 /**
- * Records causal attention of each row to the rows of its sequence up to itself, with heads grouped over key/value
- * heads. Without a T x T tensor: out and logSumExp are all that is written.
+ * Records causal attention of every packed row to the rows of its sequence up to itself. Key/value head g serves the
+ * query heads g * H / G to (g + 1) * H / G - 1. Nothing of size T x T is stored.
  *
- * q (rows, at least H * D) from column 0; kv (rows, ...) with G key heads and G value heads at `layout`; both may be
- * one tensor. out (rows, H * D), logSumExp (rows, H). All f32.
+ * q (rows, at least H * D), head h at column h * D; kv (rows, ...) as `layout` says; q and kv may be one tensor.
+ * out (rows, H * D); logSumExp (rows, H), kept for the backward kernels. All f32.
  *
- * @throws TypeError for a shape that does not fit, RangeError for sizes that are not multiples of 4 or heads that
- * cannot be grouped.
+ * @throws TypeError for a shape that does not fit; RangeError for a size that is not a multiple of 4 or heads that do
+ * not divide.
  */
 export function attention(
   commands: Commands,
-  { q, kv, packing, out, logSumExp }: { q: Tensor; kv: Tensor; packing: Packing; out: Tensor; logSumExp: Tensor },
+  { q, kv, packing, out, logSumExp }: {
+    q: Tensor;
+    kv: Tensor;
+    packing: Packing;
+    out: Tensor;
+    logSumExp: Tensor;
+  },
   settings: AttentionSettings,
 ): void {
   const { rows, records } = packing;
-  const constants = attentionConstants("attention", { q, kv, rows, settings, isSoftware: commands.device.info.isSoftware });
-  checkShape("attention", outputShapes({ rows, settings, out, logSumExp }));
-  const turns = 1 + 2 * (settings.headDim / 4);
-  for (const range of windows({ rows, settings, turns })) {
-    commands.dispatch(ATTENTION, {
+  const { heads, headDim } = settings;
+  const { kernels, constants } = prepare("attention", { commands, q, kv, rows, settings });
+  checkShape("attention", {
+    out: [out, [rows.maximum, heads * headDim]],
+    logSumExp: [logSumExp, [rows.maximum, heads]],
+  });
+  for (const range of windows({ rows, settings, turns: 1 + 2 * constants.WIDTH })) {
+    commands.dispatch(kernels.forward, {
       entryPoint: "forward",
       tensors: { rows: rows.count, packing: records, q, kv, out, log_sum_exp: logSumExp },
       settings: range,
       constants,
-      grid: rowGrid(rows, { unitsPerGroup: TILE_ROWS * constants.LANES, z: settings.heads }),
+      grid: rowGrid(rows, { unitsPerGroup: TILE_ROWS * constants.LANES, z: heads }),
     });
   }
 }
 
 /**
- * Records the gradients of `attention`: gradQ is overwritten where q has heads and gradKv where kv has keys and values.
- * They may be one tensor. delta (rows, H) is room for the kernels.
+ * Records the gradients of `attention`. The columns of gradQ and gradKv that hold heads are overwritten, others stay;
+ * they may be one tensor, as q and kv may. delta (rows, H) is scratch: sum of gradOut * out per head.
+ *
+ * @throws as `attention` does.
  */
 export function attentionBackward(
   commands: Commands,
@@ -91,30 +109,25 @@ export function attentionBackward(
 ): void {
   const { rows, records } = packing;
   const { heads, kvHeads, headDim } = settings;
-  const constants = attentionConstants("attentionBackward", {
-    q,
-    kv,
-    rows,
-    settings,
-    isSoftware: commands.device.info.isSoftware,
-  });
+  const { kernels, constants } = prepare("attentionBackward", { commands, q, kv, rows, settings });
   checkShape("attentionBackward", {
-    ...outputShapes({ rows, settings, out, logSumExp }),
+    out: [out, [rows.maximum, heads * headDim]],
     gradOut: [gradOut, [rows.maximum, heads * headDim]],
+    logSumExp: [logSumExp, [rows.maximum, heads]],
     delta: [delta, [rows.maximum, heads]],
     gradQ: [gradQ, [rows.maximum, q.shape.at(-1)!]],
     gradKv: [gradKv, [rows.maximum, kv.shape.at(-1)!]],
   });
-  const { LANES, HEADS, WIDTH } = constants;
-  commands.dispatch(ATTENTION_BACKWARD, {
+  const { LANES, WIDTH } = constants;
+  commands.dispatch(kernels.backward, {
     entryPoint: "backward_delta",
     tensors: { rows: rows.count, out, grad_out: gradOut, delta },
     constants,
-    grid: rowGrid(rows, { unitsPerRow: HEADS, unitsPerGroup: LANES }),
+    grid: rowGrid(rows, { unitsPerRow: heads, unitsPerGroup: LANES }),
   });
   const inputs = { rows: rows.count, packing: records, q, kv, log_sum_exp: logSumExp, grad_out: gradOut, delta };
   for (const range of windows({ rows, settings, turns: 1 + 3 * WIDTH })) {
-    commands.dispatch(ATTENTION_BACKWARD, {
+    commands.dispatch(kernels.backward, {
       entryPoint: "backward_queries",
       tensors: { ...inputs, grad_q: gradQ },
       settings: range,
@@ -122,8 +135,8 @@ export function attentionBackward(
       grid: rowGrid(rows, { unitsPerGroup: TILE_ROWS * LANES, z: heads }),
     });
   }
-  for (const range of windows({ rows, settings, turns: (heads / kvHeads) * (1 + 4 * WIDTH) })) {
-    commands.dispatch(ATTENTION_BACKWARD, {
+  for (const range of windows({ rows, settings, turns: (heads / kvHeads) * (2 + 3 * WIDTH) })) {
+    commands.dispatch(kernels.backward, {
       entryPoint: "backward_keys",
       tensors: { ...inputs, grad_kv: gradKv },
       settings: range,
@@ -133,22 +146,37 @@ export function attentionBackward(
   }
 }
 
-type AttentionConstants = Constants & { readonly LANES: number; readonly HEADS: number; readonly WIDTH: number };
+/** The same kernels over the two ways to load eight rows. */
+function loadVariants(file: string, code: string): { separate: Kernel; subgroups: Kernel } {
+  return {
+    separate: defineKernel(file, [code, attentionTileCode, attentionLoadCode].join("\n")),
+    subgroups: defineKernel(`${file} subgroups`, [code, attentionTileCode, attentionLoadSubgroupsCode].join("\n")),
+  };
+}
 
-function attentionConstants(
+/** A workgroup of 8 must be one subgroup, which other adapters do not promise. */
+function hasSubgroupsOf8({ features, info, handle: { adapterInfo } }: GpuDevice): boolean {
+  const { subgroupMinSize, subgroupMaxSize } = adapterInfo;
+  return features.has("subgroups") && info.isSoftware && subgroupMinSize === 8 && subgroupMaxSize === 8;
+}
+
+/** Checks what both directions need and finds the kernels and constants for it. */
+function prepare(
   operation: string,
-  { q, kv, rows, settings: { heads, kvHeads, headDim, layout }, isSoftware }: {
+  { commands: { device }, q, kv, rows, settings }: {
+    commands: Commands;
     q: Tensor;
     kv: Tensor;
     rows: Rows;
     settings: AttentionSettings;
-    isSoftware: boolean;
   },
-): AttentionConstants {
-  const qStride = q.shape.at(-1)!;
-  const kvStride = kv.shape.at(-1)!;
-  const columns = { headDim, qStride, kvStride, ...layout };
-  for (const [name, size] of Object.entries(columns)) {
+): {
+  kernels: { forward: Kernel; backward: Kernel };
+  constants: Constants & { readonly LANES: number; readonly WIDTH: number };
+} {
+  const { heads, kvHeads, headDim, layout, useSubgroups = hasSubgroupsOf8(device) } = settings;
+  const [qStride, kvStride] = [q.shape.at(-1)!, kv.shape.at(-1)!];
+  for (const [name, size] of Object.entries({ headDim, qStride, kvStride, ...layout })) {
     if (size % 4 !== 0) throw new RangeError(`Cannot record ${operation}: ${name} is ${size}, not a multiple of 4`);
   }
   if (heads % kvHeads !== 0) {
@@ -162,7 +190,8 @@ function attentionConstants(
     );
   }
   checkShape(operation, { q: [q, [rows.maximum, qStride]], kv: [kv, [rows.maximum, kvStride]] });
-  return {
+  const variant = useSubgroups ? "subgroups" : "separate";
+  const constants = {
     HEADS: heads,
     GROUP_HEADS: heads / kvHeads,
     WIDTH: headDim / 4,
@@ -171,24 +200,14 @@ function attentionConstants(
     K_OFFSET: layout.kOffset / 4,
     V_OFFSET: layout.vOffset / 4,
     SCALE: 1 / Math.sqrt(headDim),
-    LANES: isSoftware ? 8 : 64,
+    LANES: useSubgroups || device.info.isSoftware ? 8 : 32,
   };
-}
-
-function outputShapes(
-  { rows: { maximum }, settings: { heads, headDim }, out, logSumExp }: {
-    rows: Rows;
-    settings: AttentionSettings;
-    out: Tensor;
-    logSumExp: Tensor;
-  },
-): Record<string, readonly [Tensor, readonly number[]]> {
-  return { out: [out, [maximum, heads * headDim]], logSumExp: [logSumExp, [maximum, heads]] };
+  return { kernels: { forward: FORWARD[variant], backward: BACKWARD[variant] }, constants };
 }
 
 /**
- * What each dispatch does of the longest sequence, so that no invocation comes near the loop limit at `turns` turns
- * for each tile of keys and a few for each column.
+ * The part of the longest sequence that each dispatch does: few enough keys that no invocation comes near the loop
+ * limit at `turns` loop turns for a tile of keys, none unrolled, and some for each column outside.
  */
 function windows(
   { rows, settings: { headDim, longest = rows.maximum, window }, turns }: {
@@ -198,7 +217,7 @@ function windows(
   },
 ): { first: number; count: number }[] {
   const count = window ?? TILE_KEYS * Math.floor((MAX_LOOP_TURNS - headDim) / turns);
-  // The keys of a tile of rows reach back from its last row to the start of its first row's sequence.
-  const keys = Math.min(longest + TILE_ROWS, rows.maximum);
+  // A block of rows reaches from the start of its first row's sequence to its own last row.
+  const keys = Math.min(longest + BLOCK_ROWS, rows.maximum);
   return Array.from({ length: Math.ceil(keys / count) }, (_, i) => ({ first: i * count, count }));
 }

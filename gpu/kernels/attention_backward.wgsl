@@ -1,10 +1,10 @@
 // p_ij = exp(s_ij - log_sum_exp_i),  delta_i = dot(grad_out_i, out_i)                (Dao et al. 2022, appendix B.4)
-// grad_s_ij = SCALE * p_ij * (dot(grad_out_i, v_j) - delta_i)
-// grad_q_i = sum over j of grad_s_ij * k_j,  grad_k_j = sum over i of grad_s_ij * q_i
-// grad_v_j = sum over i of p_ij * grad_out_i, both also over the query heads that share the key/value head
+// grad_s_ij = SCALE * p_ij * (dot(grad_out_i, v_j) - delta_i),  grad_q_i = sum over j of grad_s_ij * k_j
+// grad_k_j = sum over i of grad_s_ij * q_i,  grad_v_j = sum over i of p_ij * grad_out_i, both also over the query
+// heads that share the key/value head
 // out, grad_out (rows, HEADS, WIDTH vec4); log_sum_exp, delta (rows, HEADS); grad_q like q, grad_kv like kv.
 // backward_delta: one invocation per row and head. backward_queries: one per 4 rows of a head, 8 keys a turn.
-// backward_keys: one per 4 rows of a key/value head, 8 queries a turn. Heads in z.
+// backward_keys: one per 4 rows of a key/value head, 8 queries a turn. Heads in z. Sums stay in grad_q and grad_kv.
 
 @group(0) @binding(5) var<storage, read> out: array<vec4<f32>>;
 @group(0) @binding(6) var<storage, read> log_sum_exp: array<f32>;
@@ -43,14 +43,14 @@ fn backward_queries(
   let head = group.z;
   let last_row = rows[0] - 1u;
   let row = min(first_row + NEXT_4, vec4<u32>(last_row)); // past the end: the last row again, with the same result
-  let is_row = first_row <= last_row; // the others take part, because their neighbours need them, and store nothing
+  let is_row = first_row <= last_row; // the others only load for their neighbours
   let first_key = packing[block].z + settings.first;
   let end_key = min(first_key + settings.count, min(block + BLOCK_ROWS, rows[0]));
   let start = vec4<u32>(packing[row.x].z, packing[row.y].z, packing[row.z].z, packing[row.w].z);
+  let shift = load_log_sum_exp(row * HEADS + head);
+  let row_delta = load_delta(row * HEADS + head);
   let q_place = row * Q_STRIDE + head * WIDTH;
   let out_place = (row * HEADS + head) * WIDTH;
-  let shift = log_sum_exps(row * HEADS + head);
-  let offset = deltas(row * HEADS + head);
   let k_column = K_OFFSET + head / GROUP_HEADS * WIDTH;
   let v_column = V_OFFSET + head / GROUP_HEADS * WIDTH;
   if (settings.first == 0u && is_row) {
@@ -61,30 +61,28 @@ fn backward_queries(
 
   for (var key = first_key; key < end_key; key += 8u) {
     let keys = eight_rows(key, last_row, local % 8u);
-    // Column r: row r and the keys.
-    var near_s = mat4x4<f32>();
-    var far_s = mat4x4<f32>();
+    var products = Tiles();
     for (var c = 0u; c < WIDTH; c++) {
-      let queries = q_tile(q_place + c);
-      let k = load_kv(keys, k_column + c);
-      near_s += transpose(k.near) * queries;
-      far_s += transpose(k.far) * queries;
+      products = add_products(products, load_kv(keys, k_column + c), q_tile(q_place + c));
     }
-    var near_g = mat4x4<f32>();
-    var far_g = mat4x4<f32>();
+    var grad_p = Tiles();
     for (var c = 0u; c < WIDTH; c++) {
-      let gradients = grad_out_tile(out_place + c);
-      let v = load_kv(keys, v_column + c);
-      near_g += transpose(v.near) * gradients;
-      far_g += transpose(v.far) * gradients;
+      grad_p = add_products(grad_p, load_kv(keys, v_column + c), grad_out_tile(out_place + c));
     }
-    let near_p = exp_columns(mask_columns(near_s, key + NEXT_4, start, row), shift);
-    let far_p = exp_columns(mask_columns(far_s, key + 4u + NEXT_4, start, row), shift);
-    near_g = grad_scores(near_p, near_g, offset);
-    far_g = grad_scores(far_p, far_g, offset);
+    let scores = mask_scores(products, key, start, row);
+    let p = Tiles(exp_columns(scores.near, shift), exp_columns(scores.far, shift));
+    let deltas = mat4x4<f32>(
+      vec4<f32>(row_delta.x),
+      vec4<f32>(row_delta.y),
+      vec4<f32>(row_delta.z),
+      vec4<f32>(row_delta.w),
+    );
+    let grad_scores = Tiles(
+      SCALE * multiply_entries(p.near, grad_p.near - deltas),
+      SCALE * multiply_entries(p.far, grad_p.far - deltas),
+    );
     for (var c = 0u; c < WIDTH; c++) {
-      let k = load_kv(keys, k_column + c);
-      let added = k.near * near_g + k.far * far_g;
+      let added = weighted_sum(load_kv(keys, k_column + c), grad_scores);
       if (is_row) {
         store_grad_q(q_place + c, grad_q_tile(q_place + c) + added);
       }
@@ -119,62 +117,58 @@ fn backward_keys(
   }
 
   for (var head = group.z * GROUP_HEADS; head < (group.z + 1u) * GROUP_HEADS; head++) {
+    let column = head * WIDTH;
     for (var query = first_query; query < end_query; query += 8u) {
       let queries = eight_rows(query, last_row, local % 8u);
-      let near = query + NEXT_4;
-      let far = near + 4u;
-      let near_row = min(near, vec4<u32>(last_row)) * HEADS + head;
-      let far_row = min(far, vec4<u32>(last_row)) * HEADS + head;
-      let column = head * WIDTH;
-      // Column r: key row r and the queries.
-      var near_s = mat4x4<f32>();
-      var far_s = mat4x4<f32>();
+      var products = Tiles();
       for (var c = 0u; c < WIDTH; c++) {
-        let keys = kv_tile(k_place + c);
-        let q_tiles = load_q(queries, column + c);
-        near_s += transpose(q_tiles.near) * keys;
-        far_s += transpose(q_tiles.far) * keys;
+        products = add_products(products, load_q(queries, column + c), kv_tile(k_place + c));
       }
-      var near_g = mat4x4<f32>();
-      var far_g = mat4x4<f32>();
+      var grad_p = Tiles();
       for (var c = 0u; c < WIDTH; c++) {
-        let values = kv_tile(v_place + c);
-        let gradients = load_grad_out(queries, column + c);
-        near_g += transpose(gradients.near) * values;
-        far_g += transpose(gradients.far) * values;
+        grad_p = add_products(grad_p, load_grad_out(queries, column + c), kv_tile(v_place + c));
       }
-      let near_p = exp_rows(mask_columns(near_s, near, row, last), log_sum_exps(near_row));
-      let far_p = exp_rows(mask_columns(far_s, far, row, last), log_sum_exps(far_row));
-      near_g = grad_scores_of_rows(near_p, near_g, deltas(near_row));
-      far_g = grad_scores_of_rows(far_p, far_g, deltas(far_row));
+      let scores = mask_scores(products, query, row, last);
+      let near = min(query + NEXT_4, vec4<u32>(last_row)) * HEADS + head;
+      let far = min(query + 4u + NEXT_4, vec4<u32>(last_row)) * HEADS + head;
+      let p = Tiles(
+        exp_entries(scores.near - four_columns(load_log_sum_exp(near))),
+        exp_entries(scores.far - four_columns(load_log_sum_exp(far))),
+      );
+      let grad_scores = Tiles(
+        SCALE * multiply_entries(p.near, grad_p.near - four_columns(load_delta(near))),
+        SCALE * multiply_entries(p.far, grad_p.far - four_columns(load_delta(far))),
+      );
       for (var c = 0u; c < WIDTH; c++) {
-        let q_tiles = load_q(queries, column + c);
-        let added = q_tiles.near * near_g + q_tiles.far * far_g;
+        let added_k = weighted_sum(load_q(queries, column + c), grad_scores);
+        let added_v = weighted_sum(load_grad_out(queries, column + c), p);
         if (is_row) {
-          store_grad_kv(k_place + c, grad_kv_tile(k_place + c) + added);
-        }
-      }
-      for (var c = 0u; c < WIDTH; c++) {
-        let gradients = load_grad_out(queries, column + c);
-        let added = gradients.near * near_p + gradients.far * far_p;
-        if (is_row) {
-          store_grad_kv(v_place + c, grad_kv_tile(v_place + c) + added);
+          store_grad_kv(k_place + c, grad_kv_tile(k_place + c) + added_k);
+          store_grad_kv(v_place + c, grad_kv_tile(v_place + c) + added_v);
         }
       }
     }
   }
 }
 
-fn log_sum_exps(place: vec4<u32>) -> vec4<f32> {
+fn four_columns(column: vec4<f32>) -> mat4x4<f32> {
+  return mat4x4<f32>(column, column, column, column);
+}
+
+fn multiply_entries(a: mat4x4<f32>, b: mat4x4<f32>) -> mat4x4<f32> {
+  return mat4x4<f32>(a[0] * b[0], a[1] * b[1], a[2] * b[2], a[3] * b[3]);
+}
+
+fn exp_entries(a: mat4x4<f32>) -> mat4x4<f32> {
+  return mat4x4<f32>(exp(a[0]), exp(a[1]), exp(a[2]), exp(a[3]));
+}
+
+fn load_log_sum_exp(place: vec4<u32>) -> vec4<f32> {
   return vec4<f32>(log_sum_exp[place.x], log_sum_exp[place.y], log_sum_exp[place.z], log_sum_exp[place.w]);
 }
 
-fn deltas(place: vec4<u32>) -> vec4<f32> {
+fn load_delta(place: vec4<u32>) -> vec4<f32> {
   return vec4<f32>(delta[place.x], delta[place.y], delta[place.z], delta[place.w]);
-}
-
-fn q_tile(place: vec4<u32>) -> mat4x4<f32> {
-  return mat4x4<f32>(q[place.x], q[place.y], q[place.z], q[place.w]);
 }
 
 fn kv_tile(place: vec4<u32>) -> mat4x4<f32> {
@@ -191,30 +185,6 @@ fn grad_q_tile(place: vec4<u32>) -> mat4x4<f32> {
 
 fn grad_kv_tile(place: vec4<u32>) -> mat4x4<f32> {
   return mat4x4<f32>(grad_kv[place.x], grad_kv[place.y], grad_kv[place.z], grad_kv[place.w]);
-}
-
-// Column r belongs to query r, whose delta is offset[r].
-fn grad_scores(p: mat4x4<f32>, products: mat4x4<f32>, offset: vec4<f32>) -> mat4x4<f32> {
-  return mat4x4<f32>(
-    p[0] * (products[0] - offset.x) * SCALE,
-    p[1] * (products[1] - offset.y) * SCALE,
-    p[2] * (products[2] - offset.z) * SCALE,
-    p[3] * (products[3] - offset.w) * SCALE,
-  );
-}
-
-// Entry r of each column belongs to query r, whose delta is offset[r].
-fn grad_scores_of_rows(p: mat4x4<f32>, products: mat4x4<f32>, offset: vec4<f32>) -> mat4x4<f32> {
-  return mat4x4<f32>(
-    p[0] * (products[0] - offset) * SCALE,
-    p[1] * (products[1] - offset) * SCALE,
-    p[2] * (products[2] - offset) * SCALE,
-    p[3] * (products[3] - offset) * SCALE,
-  );
-}
-
-fn exp_rows(tile: mat4x4<f32>, shift: vec4<f32>) -> mat4x4<f32> {
-  return mat4x4<f32>(exp(tile[0] - shift), exp(tile[1] - shift), exp(tile[2] - shift), exp(tile[3] - shift));
 }
 
 fn store_grad_q(place: vec4<u32>, tile: mat4x4<f32>) {

@@ -1,23 +1,17 @@
-// Part of the attention kernels: eight neighbouring rows of a tensor at a column, which 8 invocations read alike.
-// Here each reads all of them.
+// Part of the attention kernels: the eight other rows of a turn at a column of a tensor. Each invocation reads all.
 
 struct Eight {
   near: vec4<u32>,
   far: vec4<u32>,
 }
 
-// Rows first to first + 7; those past the last row are the last row, whose use the caller masks.
+// Rows first to first + 7. Past the last row it is the last row, which the caller masks.
 fn eight_rows(first: u32, last_row: u32, lane: u32) -> Eight {
   return Eight(min(first + NEXT_4, vec4<u32>(last_row)), min(first + 4u + NEXT_4, vec4<u32>(last_row)));
 }
 
 fn load_q(eight: Eight, column: u32) -> Tiles {
-  let near = eight.near * Q_STRIDE + column;
-  let far = eight.far * Q_STRIDE + column;
-  return Tiles(
-    mat4x4<f32>(q[near.x], q[near.y], q[near.z], q[near.w]),
-    mat4x4<f32>(q[far.x], q[far.y], q[far.z], q[far.w]),
-  );
+  return Tiles(q_tile(eight.near * Q_STRIDE + column), q_tile(eight.far * Q_STRIDE + column));
 }
 
 fn load_kv(eight: Eight, column: u32) -> Tiles {

@@ -1,12 +1,11 @@
-// Part of the attention kernels, in place of attention_load.wgsl where a workgroup is one subgroup of 8 invocations:
-// each reads one row and they exchange, which takes a third of the time on a software adapter, where a load costs
-// as much as thirty multiplications.
+// In place of attention_load.wgsl where a workgroup is one subgroup of 8 invocations: each reads one of the eight rows
+// and they exchange. On a software adapter a load costs as much as dozens of products, an exchange next to nothing.
 
 struct Eight {
   mine: u32,
 }
 
-// Rows first to first + 7; those past the last row are the last row, whose use the caller masks.
+// Rows first to first + 7. Past the last row it is the last row, which the caller masks.
 fn eight_rows(first: u32, last_row: u32, lane: u32) -> Eight {
   return Eight(min(first + lane, last_row));
 }

@@ -1,8 +1,7 @@
 // Part of the attention kernels: what they read, and steps on tiles of scores.
 // q (rows, Q_STRIDE vec4), head h from column h * WIDTH; kv (rows, KV_STRIDE vec4), key head g from column
-// K_OFFSET + g * WIDTH, value head g from V_OFFSET + g * WIDTH; packing (rows).
-// grad_out (rows, HEADS, WIDTH vec4) is read by the backward kernels only.
-// An invocation has 4 rows; 8 neighbours (a block of 32 rows) meet the same 8 others per turn, see attention_load.wgsl.
+// K_OFFSET + g * WIDTH, value head g from V_OFFSET + g * WIDTH; packing (rows); grad_out (rows, HEADS, WIDTH vec4).
+// An invocation has 4 rows of its own; the 8 invocations of a block of 32 rows meet the same 8 other rows per turn.
 // Tiles are matrices because their products need no loops: a software adapter keeps them in registers, which it does
 // not do for arrays that nested loops index.
 
@@ -13,7 +12,7 @@ override Q_STRIDE: u32;
 override KV_STRIDE: u32;
 override K_OFFSET: u32;
 override V_OFFSET: u32;
-override LANES: u32;
+override LANES: u32; // a multiple of 8
 override SCALE: f32;
 
 struct Settings {
@@ -28,41 +27,62 @@ struct Settings {
 @group(0) @binding(4) var<storage, read> grad_out: array<vec4<f32>>;
 @group(0) @binding(10) var<uniform> settings: Settings;
 
-const LOWEST = -1e30; // score of a masked key: finite, so that the difference of two is a number
 const BLOCK_ROWS = 32u;
 const NEXT_4 = vec4<u32>(0u, 1u, 2u, 3u);
+const LOWEST = -1e30; // score of a masked key: finite, so that the difference of two is a number
 
-// Eight columns.
+// Columns: four places of q.
+fn q_tile(place: vec4<u32>) -> mat4x4<f32> {
+  return mat4x4<f32>(q[place.x], q[place.y], q[place.z], q[place.w]);
+}
+
+// Eight of something: vectors of the eight others as columns, or for each of the own rows (columns) eight scores.
 struct Tiles {
   near: mat4x4<f32>,
   far: mat4x4<f32>,
 }
 
-// Columns multiplied by the factors, one by one.
-fn scale_columns(tile: mat4x4<f32>, factors: vec4<f32>) -> mat4x4<f32> {
+// scores + the part of dot(own, other) that these four columns of the tensors make up.
+fn add_products(scores: Tiles, others: Tiles, own: mat4x4<f32>) -> Tiles {
+  return Tiles(scores.near + transpose(others.near) * own, scores.far + transpose(others.far) * own);
+}
+
+// Sum of the other rows, weighted for each own row.
+fn weighted_sum(others: Tiles, weights: Tiles) -> mat4x4<f32> {
+  return others.near * weights.near + others.far * weights.far;
+}
+
+// Products to scores: own row r keeps the others, numbered from `other`, that are in [first[r], last[r]].
+fn mask_scores(products: Tiles, other: u32, first: vec4<u32>, last: vec4<u32>) -> Tiles {
+  return Tiles(
+    mask_columns(products.near, other + NEXT_4, first, last),
+    mask_columns(products.far, other + 4u + NEXT_4, first, last),
+  );
+}
+
+fn mask_columns(products: mat4x4<f32>, other: vec4<u32>, first: vec4<u32>, last: vec4<u32>) -> mat4x4<f32> {
+  return mat4x4<f32>(
+    mask(products[0], other, first.x, last.x),
+    mask(products[1], other, first.y, last.y),
+    mask(products[2], other, first.z, last.z),
+    mask(products[3], other, first.w, last.w),
+  );
+}
+
+fn mask(products: vec4<f32>, other: vec4<u32>, first: u32, last: u32) -> vec4<f32> {
+  return select(vec4<f32>(LOWEST), products * SCALE, (other >= vec4<u32>(first)) & (other <= vec4<u32>(last)));
+}
+
+fn multiply_columns(tile: mat4x4<f32>, factors: vec4<f32>) -> mat4x4<f32> {
   return mat4x4<f32>(tile[0] * factors.x, tile[1] * factors.y, tile[2] * factors.z, tile[3] * factors.w);
 }
 
-// exp of each column less its shift.
-fn exp_columns(tile: mat4x4<f32>, shift: vec4<f32>) -> mat4x4<f32> {
+// exp of each column less its own shift.
+fn exp_columns(scores: mat4x4<f32>, shift: vec4<f32>) -> mat4x4<f32> {
   return mat4x4<f32>(
-    exp(tile[0] - shift.x),
-    exp(tile[1] - shift.y),
-    exp(tile[2] - shift.z),
-    exp(tile[3] - shift.w),
+    exp(scores[0] - shift.x),
+    exp(scores[1] - shift.y),
+    exp(scores[2] - shift.z),
+    exp(scores[3] - shift.w),
   );
-}
-
-// Products of queries and keys to scores: column c keeps the entries whose `place` is in [first[c], last[c]].
-fn mask_columns(tile: mat4x4<f32>, place: vec4<u32>, first: vec4<u32>, last: vec4<u32>) -> mat4x4<f32> {
-  return mat4x4<f32>(
-    mask(tile[0], place, first.x, last.x),
-    mask(tile[1], place, first.y, last.y),
-    mask(tile[2], place, first.z, last.z),
-    mask(tile[3], place, first.w, last.w),
-  );
-}
-
-fn mask(products: vec4<f32>, place: vec4<u32>, first: u32, last: u32) -> vec4<f32> {
-  return select(vec4<f32>(LOWEST), products * SCALE, (place >= vec4<u32>(first)) & (place <= vec4<u32>(last)));
 }

@@ -24,7 +24,7 @@ export interface GateSettings {
 }
 
 /**
- * Records gates_i = alpha * f(logits[chosen_i]) for every kept row (Bae et al. 2025, arXiv 2507.10524, section 2.2).
+ * Records gates_i = alpha * f(logits[chosen_i]) for every kept row (Bae et al. 2025, arXiv 2507.10524).
  * logits (candidates) f32; chosen (rows) u32, indices into logits; gates (rows) f32.
  */
 export function gate(

@@ -1,5 +1,5 @@
-// gates[i] = alpha * f(logits[chosen[i]]),  f = sigmoid, tanh or identity by FUNCTION       (Bae et al. 2025, section 2.2)
-// grad_logits[chosen[i]] += grad_gates[i] * alpha * f'(logits[chosen[i]])
+// gates[i] = ALPHA * f(logits[chosen[i]]),  f = sigmoid, tanh or identity by FUNCTION                (Bae et al. 2025)
+// grad_logits[chosen[i]] += grad_gates[i] * ALPHA * f'(logits[chosen[i]])
 // chosen, gates, grad_gates (rows); logits, grad_logits (candidates). One invocation per kept row.
 
 const SIGMOID = 0u;

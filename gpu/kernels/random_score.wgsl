@@ -1,4 +1,4 @@
-// logits[i] = uniform in (0, 1), a hash of (seed, STREAM, packing[i].x): a router that looks at no token, for control runs
+// logits[i] = uniform in (0, 1), a hash of (seed, STREAM, packing[i].x): a router that sees no token, for control runs
 // packing (rows, 4); seed (1); logits (rows). One invocation per packed row.
 
 override STREAM: u32;

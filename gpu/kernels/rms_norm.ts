@@ -6,7 +6,7 @@ import { rowGrid, type Rows } from "../rows.ts";
 import { checkShape, type Tensor } from "../tensor.ts";
 import { columnSlices, rowLanes } from "./row_lanes.ts";
 
-const RMS_NORM = defineKernel("rms_norm.wgsl", `${rmsNormCode}\n${rowReduceCode}`);
+const RMS_NORM = defineKernel("rms_norm.wgsl", rmsNormCode, { "row_reduce.wgsl": rowReduceCode });
 
 /**
  * Records out = x * rrms * weight with rrms = 1 / sqrt(mean(x^2) + eps), row by row.

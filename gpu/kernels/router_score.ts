@@ -7,11 +7,11 @@ import { rowGrid } from "../rows.ts";
 import { checkShape, type Tensor } from "../tensor.ts";
 import { columnSlices, rowLanes } from "./row_lanes.ts";
 
-const ROUTER_SCORE = defineKernel("router_score.wgsl", `${routerScoreCode}\n${rowReduceCode}`);
+const ROUTER_SCORE = defineKernel("router_score.wgsl", routerScoreCode, { "row_reduce.wgsl": rowReduceCode });
 
 /**
  * Records logits_i = dot(x[packing_i.x], weight) / temperature for every packed row: the linear router of expert
- * choice (Bae et al. 2025, arXiv 2507.10524, section 2.2), whose candidates are the packed rows.
+ * choice (Bae et al. 2025, arXiv 2507.10524), whose candidates are the packed rows.
  * x (B * T, C); weight (1, C); logits (packing.rows). All f32.
  */
 export function routerScore(

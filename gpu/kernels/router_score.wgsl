@@ -1,4 +1,4 @@
-// logits[i] = dot(x[packing[i].x], weight) / TEMPERATURE                  (linear router of Bae et al. 2025, section 2.2)
+// logits[i] = dot(x[packing[i].x], weight) / TEMPERATURE                (linear expert-choice router, Bae et al. 2025)
 // grad_x[packing[i].x] += grad_logits[i] * weight / TEMPERATURE
 // grad_weight += sum over i of grad_logits[i] * x[packing[i].x] / TEMPERATURE
 // x, grad_x (state rows, DIM); weight, grad_weight (1, DIM); packing (rows, 4); logits, grad_logits (rows).

@@ -1,5 +1,5 @@
 // Part of kernels that reduce rows: LANES invocations share a row, ROWS rows share a workgroup.
-// With LANES = 1 (software adapters, where a barrier costs more than the sum) the barriers are compiled away.
+// With LANES = 1 the barriers are compiled away.
 
 override LANES: u32;
 override ROWS: u32;

@@ -7,7 +7,7 @@ import { linearGrid, rowGrid } from "../rows.ts";
 import { checkShape, elementCount, type Tensor } from "../tensor.ts";
 import { rowLanes } from "./row_lanes.ts";
 
-const SCATTER_ROWS = defineKernel("scatter_rows.wgsl", `${scatterRowsCode}\n${rowReduceCode}`);
+const SCATTER_ROWS = defineKernel("scatter_rows.wgsl", scatterRowsCode, { "row_reduce.wgsl": rowReduceCode });
 
 /** Constant GROUP of the file. */
 const GROUP = 64;

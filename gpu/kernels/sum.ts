@@ -6,7 +6,7 @@ import type { Rows } from "../rows.ts";
 import { checkShape, type Tensor } from "../tensor.ts";
 import { MAX_LOOP_TURNS } from "./row_lanes.ts";
 
-const SUM = defineKernel("sum.wgsl", `${sumCode}\n${rowReduceCode}`);
+const SUM = defineKernel("sum.wgsl", sumCode, { "row_reduce.wgsl": rowReduceCode });
 
 /** Invocations that share the sum. */
 const LANES = 256;

@@ -7,7 +7,7 @@ import { checkShape, elementCount, type Tensor, viewTensor } from "../tensor.ts"
 import { flatWindows, windowOf } from "./flat_windows.ts";
 import { MAX_LOOP_TURNS } from "./row_lanes.ts";
 
-const SUM_SQUARES = defineKernel("sum_squares.wgsl", `${sumSquaresCode}\n${rowReduceCode}`);
+const SUM_SQUARES = defineKernel("sum_squares.wgsl", sumSquaresCode, { "row_reduce.wgsl": rowReduceCode });
 
 /** Invocations of a workgroup. */
 const LANES = 256;

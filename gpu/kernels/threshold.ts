@@ -6,7 +6,7 @@ import type { Packing } from "../packing.ts";
 import { checkShape, type Tensor } from "../tensor.ts";
 import { MAX_LOOP_TURNS } from "./row_lanes.ts";
 
-const THRESHOLD = defineKernel("threshold.wgsl", `${thresholdCode}\n${workgroupScanCode}`);
+const THRESHOLD = defineKernel("threshold.wgsl", thresholdCode, { "workgroup_scan.wgsl": workgroupScanCode });
 
 /** Times that an invocation goes over its candidates: counting, numbering, writing. */
 const TURNS_PER_CANDIDATE = 3;

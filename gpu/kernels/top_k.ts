@@ -6,7 +6,7 @@ import type { Packing } from "../packing.ts";
 import { checkShape, type Tensor } from "../tensor.ts";
 import { MAX_LOOP_TURNS } from "./row_lanes.ts";
 
-const TOP_K = defineKernel("top_k.wgsl", `${topKCode}\n${workgroupScanCode}`);
+const TOP_K = defineKernel("top_k.wgsl", topKCode, { "workgroup_scan.wgsl": workgroupScanCode });
 
 /** Times that an invocation goes over its candidates: four digits, counting, writing. */
 const TURNS_PER_CANDIDATE = 6;

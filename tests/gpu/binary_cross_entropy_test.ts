@@ -29,9 +29,16 @@ async function checkCase(device: GpuDevice, { count, spare }: Case): Promise<voi
 
   const rows = uploadRows(device, { count, spare });
   const padding = new Array<number>(rows.maximum - count).fill(0);
-  const inputs = { logits: upload(device, [...logits, ...padding]), labels: upload(device, [...labels, ...padding]) };
+  const inputs = {
+    logits: upload(device, [...logits, ...padding]),
+    labels: upload(device, [...labels, ...padding]),
+  };
   const shape = [rows.maximum];
-  const trained = { losses: blank(device, shape), squares: blank(device, shape), gradLogits: blank(device, shape) };
+  const trained = {
+    losses: blank(device, shape),
+    squares: blank(device, shape),
+    gradLogits: blank(device, shape),
+  };
   const evaluated = { losses: blank(device, shape), squares: blank(device, shape), gradLogits: null };
   const [losses, squares, gradLogits, evaluatedLosses, evaluatedSquares] = await run(device, (commands) => {
     recordRows(commands, rows);
@@ -56,14 +63,21 @@ async function checkCase(device: GpuDevice, { count, spare }: Case): Promise<voi
 }
 
 for (const [name, settings] of Object.entries(cases)) {
-  gpuTest(`binaryCrossEntropy and its gradient match the reference ${name}`, (device) => checkCase(device, settings));
+  gpuTest(
+    `binaryCrossEntropy and its gradient match the reference ${name}`,
+    (device) => checkCase(device, settings),
+  );
 }
 
 gpuTest("binaryCrossEntropy is exact for small losses and finite for large ones", async (device) => {
   const logits = Float64Array.of(-1e4, -100, -40, -20, -8, -4, -1, 0, 1, 4, 8, 20, 40, 100, 1e4);
   const labels = Array.from(logits, (logit) => Number(logit >= 0));
   const shape = [logits.length];
-  const outputs = { losses: blank(device, shape), squares: blank(device, shape), gradLogits: blank(device, shape) };
+  const outputs = {
+    losses: blank(device, shape),
+    squares: blank(device, shape),
+    gradLogits: blank(device, shape),
+  };
   const [losses, gradLogits] = await run(device, (commands) => {
     const inputs = { logits: upload(device, logits), labels: upload(device, labels) };
     const settings = { rows: uploadRows(device, { count: logits.length }), coefficient: 1, zCoefficient: 0 };

@@ -5,6 +5,7 @@ import { crossEntropy, IGNORED_TARGET } from "../../gpu/kernels/cross_entropy.ts
 import * as reference from "../reference/cross_entropy.ts";
 import { assertClose } from "../support/close.ts";
 import { blank, gpuTest, run, upload, uploadIndices } from "../support/device.ts";
+import { asHardware } from "../support/hardware.ts";
 import { recordRows, uploadRows } from "../support/packing.ts";
 import { createRandom } from "../support/random.ts";
 
@@ -29,7 +30,11 @@ const cases: Record<string, Case> = {
   "when all rows are ignored": { count: 3, vocabSize: 21, stride: 24, ignoreEvery: 1 },
   "for fewer rows than there is room for": { count: 10, vocabSize: 12, spare: 30 },
   "for no rows": { count: 0, vocabSize: 12, spare: 30 },
-  "for a vocabulary larger than one invocation may loop over twice": { count: 2, vocabSize: 130_401, stride: 130_404 },
+  "for a vocabulary larger than one invocation may loop over twice": {
+    count: 2,
+    vocabSize: 130_401,
+    stride: 130_404,
+  },
   "for 70,000 rows": { count: 70_000, vocabSize: 6, stride: 8 },
 };
 
@@ -50,7 +55,10 @@ async function checkCase(
   logits.forEach((value, i) => {
     if (i % stride < vocabSize) padded[i] = value;
   });
-  const [kept, overwritten] = [upload(device, padded, [rows.maximum, stride]), upload(device, padded, [rows.maximum, stride])];
+  const [kept, overwritten] = [
+    upload(device, padded, [rows.maximum, stride]),
+    upload(device, padded, [rows.maximum, stride]),
+  ];
   const marked = targets.map((target, row) => isIgnored(row) ? IGNORED_TARGET : target);
   const targetTensor = uploadIndices(device, [...marked, ...new Array<number>(rows.maximum - count).fill(0)]);
   const losses = [blank(device, [rows.maximum]), blank(device, [rows.maximum])] as const;
@@ -59,12 +67,20 @@ async function checkCase(
     recordRows(commands, rows);
     const settings = { rows, vocabSize };
     const inputs = { targets: targetTensor };
-    crossEntropy(commands, { ...inputs, logits: kept, losses: losses[0] }, { ...settings, gradientScale: null });
-    crossEntropy(commands, { ...inputs, logits: overwritten, losses: losses[1] }, { ...settings, gradientScale });
+    crossEntropy(commands, { ...inputs, logits: kept, losses: losses[0] }, {
+      ...settings,
+      gradientScale: null,
+    });
+    crossEntropy(commands, { ...inputs, logits: overwritten, losses: losses[1] }, {
+      ...settings,
+      gradientScale,
+    });
   }, [...losses, kept, overwritten]);
 
   const sizes = { vocabSize, stride };
-  const expected = reference.crossEntropy({ logits, targets }, sizes).map((loss, row) => isIgnored(row) ? 0 : loss);
+  const expected = reference.crossEntropy({ logits, targets }, sizes).map((loss, row) =>
+    isIgnored(row) ? 0 : loss
+  );
   const scale = gradientScale * count; // the reference takes the mean over the rows
   const expectedGradient = reference.crossEntropyBackward({ logits, targets }, { ...sizes, scale })
     .map((value, i) => isIgnored(Math.floor(i / stride)) ? 0 : value);
@@ -77,7 +93,9 @@ async function checkCase(
 }
 
 for (const [name, settings] of Object.entries(cases)) {
-  gpuTest(`crossEntropy and its gradient match the reference ${name}`, (device) => checkCase(device, settings));
+  const title = `crossEntropy and its gradient match the reference ${name}`;
+  gpuTest(title, (device) => checkCase(device, settings));
+  gpuTest(`${title}, hardware launch shapes`, (device) => checkCase(asHardware(device), settings));
 }
 
 gpuTest("crossEntropy refuses rows that are not whole vectors or shorter than the vocabulary", (device) => {

@@ -53,7 +53,10 @@ async function checkCase(
     label: "gates",
   });
   assert(gateValues!.subarray(count).every(Number.isNaN), "gates past the count were written");
-  assertClose(gradValues!, expected.map((value, i) => value + before[i]!), { relative: 2e-6, label: "gradLogits" });
+  assertClose(gradValues!, expected.map((value, i) => value + before[i]!), {
+    relative: 2e-6,
+    label: "gradLogits",
+  });
 }
 
 for (const name of ["sigmoid", "tanh", "none"] as const) {
@@ -76,7 +79,10 @@ for (const name of ["sigmoid", "tanh", "none"] as const) {
       gateBackward(commands, { ...tensors, gradGates, gradLogits }, { rows, ...settings });
     }, [gates, gradLogits]);
     const gradWeights = new Float64Array(logits.length).fill(1);
-    assertClose(gateValues!, reference.gate({ logits, chosen }, settings), { relative: 1e-6, label: "gates" });
+    assertClose(gateValues!, reference.gate({ logits, chosen }, settings), {
+      relative: 1e-6,
+      label: "gates",
+    });
     assertClose(gradValues!, reference.gateBackward({ gradWeights, logits, chosen }, settings), {
       relative: 1e-6,
       label: "gradLogits",

@@ -51,7 +51,9 @@ for (const [name, settings] of Object.entries(cases)) {
   gpuTest(`randomScore is the hash of seed, stream and row ${name}`, async (device) => {
     const { positions, tokens } = settings;
     const key = { stream: 2, seed: 0xdeadbeef };
-    const indices = positions.flatMap((kept, sequence) => kept.map((position) => sequence * tokens + position));
+    const indices = positions.flatMap((kept, sequence) =>
+      kept.map((position) => sequence * tokens + position)
+    );
     const actual = await scores(device, { ...settings, ...key });
     assertEquals(actual.slice(0, indices.length), indices.map((index) => expectedScore(index, key)));
     assert(actual.slice(indices.length).every(Number.isNaN), "logits past the count were written");
@@ -72,7 +74,8 @@ gpuTest("randomScore is uniform, and unrelated between rows, streams and seeds",
     "the next seed": await scores(device, { ...size, stream: 0, seed: 2 }),
   };
   for (const [name, other] of Object.entries(others)) {
-    const covariance = first.reduce((sum, score, i) => sum + (score - 0.5) * (other[i]! - 0.5), 0) / first.length;
+    const covariance = first.reduce((sum, score, i) => sum + (score - 0.5) * (other[i]! - 0.5), 0) /
+      first.length;
     assertAlmostEquals(covariance * 12, 0, 5 / Math.sqrt(first.length), name);
   }
 });

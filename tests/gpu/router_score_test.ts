@@ -5,6 +5,7 @@ import { writeTensor } from "../../gpu/tensor.ts";
 import * as reference from "../reference/router_score.ts";
 import { assertClose } from "../support/close.ts";
 import { blank, gpuTest, run, upload } from "../support/device.ts";
+import { asHardware } from "../support/hardware.ts";
 import { allPositions, recordRows, uploadPacking } from "../support/packing.ts";
 import { createRandom } from "../support/random.ts";
 
@@ -23,7 +24,12 @@ const cases: Record<string, Case> = {
   },
   "for candidates here and there": { positions: [[0, 2, 5], [], [1, 2, 3, 6]], tokens: 7, width: 20 },
   "for one candidate": { positions: [[4]], tokens: 6, width: 8 },
-  "for fewer candidates than there is room for": { positions: [[1, 3], [0, 4]], tokens: 5, width: 12, spare: 33 },
+  "for fewer candidates than there is room for": {
+    positions: [[1, 3], [0, 4]],
+    tokens: 5,
+    width: 12,
+    spare: 33,
+  },
   "for no candidates": { positions: [[], []], tokens: 5, width: 12, spare: 9 },
   "for rows longer than one invocation may loop": { positions: [[0, 1]], tokens: 2, width: 280_000 },
   "for more rows than one invocation may loop": {
@@ -44,7 +50,10 @@ async function checkCase(device: GpuDevice, { positions, tokens, width, spare }:
 
   const packing = uploadPacking(device, { positions, tokens, spare });
   const { rows } = packing;
-  const tensors = { x: upload(device, x, [x.length / width, width]), weight: upload(device, weight, [1, width]) };
+  const tensors = {
+    x: upload(device, x, [x.length / width, width]),
+    weight: upload(device, weight, [1, width]),
+  };
   const logits = blank(device, [rows.maximum]);
   const gradients = blank(device, [rows.maximum], 0);
   writeTensor(device, gradients, Float32Array.from(gradLogits));
@@ -53,14 +62,20 @@ async function checkCase(device: GpuDevice, { positions, tokens, width, spare }:
   const [logitValues, gradXValues, gradWeightValues] = await run(device, (commands) => {
     recordRows(commands, rows);
     routerScore(commands, { ...tensors, packing, logits }, { temperature });
-    routerScoreBackward(commands, { ...tensors, packing, gradLogits: gradients, gradX, gradWeight }, { temperature });
+    routerScoreBackward(commands, { ...tensors, packing, gradLogits: gradients, gradX, gradWeight }, {
+      temperature,
+    });
   }, [logits, gradX, gradWeight]);
 
   const expected = reference.routerScoreBackward({ gradLogits, x, weight, indices }, { temperature });
-  assertClose(logitValues!.subarray(0, indices.length), reference.routerScore({ x, weight, indices }, { temperature }), {
-    relative: 2e-6,
-    label: "logits",
-  });
+  assertClose(
+    logitValues!.subarray(0, indices.length),
+    reference.routerScore({ x, weight, indices }, { temperature }),
+    {
+      relative: 2e-6,
+      label: "logits",
+    },
+  );
   assert(logitValues!.subarray(indices.length).every(Number.isNaN), "logits past the count were written");
   assertClose(gradXValues!, expected.gradX.map((value, i) => value + before.gradX[i]!), {
     relative: 1e-6,
@@ -73,5 +88,7 @@ async function checkCase(device: GpuDevice, { positions, tokens, width, spare }:
 }
 
 for (const [name, settings] of Object.entries(cases)) {
-  gpuTest(`routerScore and its gradients match the reference ${name}`, (device) => checkCase(device, settings));
+  const title = `routerScore and its gradients match the reference ${name}`;
+  gpuTest(title, (device) => checkCase(device, settings));
+  gpuTest(`${title}, hardware launch shapes`, (device) => checkCase(asHardware(device), settings));
 }

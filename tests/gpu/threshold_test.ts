@@ -6,6 +6,7 @@ import { thresholdSelect } from "../../gpu/kernels/threshold.ts";
 import { dynamicPacking, fixedPacking } from "../../gpu/packing.ts";
 import * as reference from "../reference/threshold.ts";
 import { blank, blankIndices, gpuTest, run, upload } from "../support/device.ts";
+import { asHardware } from "../support/hardware.ts";
 import { allPositions, recordRows, uploadPacking } from "../support/packing.ts";
 import { createRandom, type Random } from "../support/random.ts";
 
@@ -40,7 +41,12 @@ const cases: Record<string, Case> = {
     threshold: 0,
     draw: (random) => random.uniform() < 0.5 ? NaN : random.normal(),
   },
-  "of fewer candidates than there is room for": { positions: [[1, 4], [0, 2, 3]], tokens: 5, threshold: 0, spare: 95 },
+  "of fewer candidates than there is room for": {
+    positions: [[1, 4], [0, 2, 3]],
+    tokens: 5,
+    threshold: 0,
+    spare: 95,
+  },
   "of no candidates": { positions: [[], []], tokens: 5, threshold: 0, spare: 10 },
   "of 70,000 candidates": {
     positions: allPositions({ sequences: 2, tokens: 35_000 }),
@@ -67,7 +73,11 @@ async function checkCase(
   const [count, chosenValues, records, gateValues] = await run(device, (commands) => {
     recordRows(commands, candidates.rows);
     thresholdSelect(commands, { logits: logitTensor, candidates, prefix, chosen, packing }, { threshold });
-    gate(commands, { logits: logitTensor, chosen, gates }, { rows: packing.rows, alpha: 1, function: "none" });
+    gate(commands, { logits: logitTensor, chosen, gates }, {
+      rows: packing.rows,
+      alpha: 1,
+      function: "none",
+    });
   }, [packing.rows.count, chosen, packing.records, gates]);
 
   const lengths = positions.map((kept) => kept.length);
@@ -89,7 +99,9 @@ async function checkCase(
 }
 
 for (const [name, settings] of Object.entries(cases)) {
-  gpuTest(`thresholdSelect keeps the tokens above the threshold ${name}`, (device) => checkCase(device, settings));
+  const title = `thresholdSelect keeps the tokens above the threshold ${name}`;
+  gpuTest(title, (device) => checkCase(device, settings));
+  gpuTest(`${title}, hardware launch shapes`, (device) => checkCase(asHardware(device), settings));
 }
 
 gpuTest("thresholdSelect refuses a packing of a fixed number of rows", (device) => {

@@ -1,0 +1,224 @@
+/**
+ * The training loop: an async generator of what happened, so that whoever drives it can print, log or stop.
+ *
+ * One step: learning rate -> batches -> forward, backward, update -> losses read -> report; then, when due, evaluate
+ * and save. Batches and rates are pure functions of the step, so a resumed run repeats an uninterrupted one exactly.
+ */
+import { setImmediate } from "node:timers";
+import type { GpuDevice } from "../gpu/device.ts";
+import {
+  createCheckpointFolder,
+  loadTraining,
+  readTrainingState,
+  saveTraining,
+} from "./checkpoint.ts";
+import { ConfigError, type ModelConfig, modelConfigToJson } from "./config.ts";
+import { type Dataset, evaluationBatches, trainingBatch, windowCount } from "./dataset.ts";
+import { type Evaluation, Evaluator } from "./evaluate.ts";
+import type { OptimizerSettings } from "./optimizer.ts";
+import { learningRateAt, type Schedule } from "./schedule.ts";
+import {
+  allocateTraining,
+  type LossTerms,
+  prescribedDepthFractions,
+  type StepShape,
+  type TrainingBuffers,
+  TrainingPrograms,
+} from "./training.ts";
+import { initializeWeights } from "./weights.ts";
+
+/** Everything that the weights of a run depend on, besides model and text. */
+export interface TrainSettings {
+  readonly shape: StepShape;
+  readonly schedule: Schedule;
+  readonly optimizer: OptimizerSettings;
+  readonly seed: number;
+  /** Fraction of the text held out. */
+  readonly validationFraction: number;
+}
+
+/** When to do what; changes nothing about the weights. */
+export interface TrainCadence {
+  /** Steps between evaluations; 0 is never. */
+  readonly evaluateEvery: number;
+  readonly evaluationBatches: number;
+  /** Steps between checkpoints; one is always written at the end. */
+  readonly saveEvery: number;
+  /** End cleanly after this step of a longer run. */
+  readonly stopAfter: number;
+}
+
+/** One optimizer step; `step` counts from 1. */
+export interface StepReport {
+  readonly kind: "step";
+  readonly step: number;
+  /** Tokens trained on since the run's first step. */
+  readonly tokens: number;
+  readonly losses: LossTerms;
+  readonly learningRate: number;
+  readonly gradNorm: number;
+  readonly depthFractions: readonly number[] | null;
+  /** Held-out loss, when this step evaluated. */
+  readonly evaluation: Evaluation | null;
+}
+
+export type TrainReport =
+  | StepReport
+  | { readonly kind: "resumed"; readonly step: number }
+  | { readonly kind: "saved"; readonly step: number }
+  | { readonly kind: "interrupted"; readonly step: number };
+
+/** Training that cannot go on: the loss or a gradient is not a finite number. */
+export class TrainingError extends Error {
+  override readonly name = "TrainingError";
+}
+
+/** What a run needs. */
+export interface TrainOptions {
+  readonly config: ModelConfig;
+  readonly settings: TrainSettings;
+  readonly cadence: TrainCadence;
+  readonly dataset: Dataset;
+  readonly folder: string;
+  /** Continue the run in the folder instead of starting one. */
+  readonly resume: boolean;
+  /** Stop, after saving, at the next step's end. */
+  readonly signal: AbortSignal;
+}
+
+/** Sequences of an evaluation batch: the training batch's number, or what the held-out text gives. */
+export function evaluationSequences(
+  dataset: Dataset,
+  { shape: { batchSize, sequenceLength } }: Pick<TrainSettings, "shape">,
+): number {
+  return dataset.validation.length === 0
+    ? 0
+    : Math.min(batchSize, windowCount(dataset.validation, sequenceLength));
+}
+
+/**
+ * Trains, evaluates and saves.
+ *
+ * @throws ConfigError when a resumed run differs from the saved one; TrainingError for a loss that is not finite, with
+ * the last checkpoint untouched; GpuError, MemoryError, CheckpointError.
+ */
+export async function* train(device: GpuDevice, options: TrainOptions): AsyncGenerator<TrainReport> {
+  const { config, settings, cadence, dataset, folder, signal } = options;
+  const { shape, schedule, seed } = settings;
+  const sequences = cadence.evaluateEvery > 0 ? evaluationSequences(dataset, settings) : 0;
+  const start = options.resume ? await resumedStep(options) : 0;
+  const buffers = allocateTraining(device, { config, shape, evaluationSequences: sequences });
+  const { layout, weights, optimizer } = buffers;
+  if (options.resume) {
+    await loadTraining(device, { folder, layout, weights, optimizer, step: start });
+    yield { kind: "resumed", step: start };
+  } else {
+    initializeWeights(device, { layout, weights, seed });
+    await createCheckpointFolder(folder, config);
+  }
+  const programs = new TrainingPrograms(device, { config, shape, buffers, settings: settings.optimizer });
+  const evaluate = evaluation(device, { buffers, options });
+  const depthFractions = prescribedDepthFractions(config, { tokens: shape.sequenceLength });
+  const last = Math.min(schedule.steps, cadence.stopAfter);
+  const batchTokens = shape.batchSize * shape.sequenceLength * shape.gradientAccumulation;
+  let saved = start;
+
+  async function save(step: number): Promise<TrainReport> {
+    await saveTraining(device, { folder, layout, weights, optimizer, state: { step, run: runJson(options) } });
+    saved = step;
+    return { kind: "saved", step };
+  }
+
+  for (let step = start; step < last; step++) {
+    const batches = Array.from({ length: shape.gradientAccumulation }, (_, i) =>
+      trainingBatch(dataset.training, {
+        index: step * shape.gradientAccumulation + i,
+        batchSize: shape.batchSize,
+        sequenceLength: shape.sequenceLength,
+        seed,
+      }));
+    const learningRate = learningRateAt(schedule, step);
+    const { losses, gradNorm } = await programs.step(batches, { learningRate, step, seed });
+    const done = step + 1;
+    checkFinite({ losses, gradNorm, step: done, saved, folder });
+    const isEvaluated = evaluate !== null && (done % cadence.evaluateEvery === 0 || done === last);
+    yield {
+      kind: "step",
+      step: done,
+      tokens: done * batchTokens,
+      losses,
+      learningRate,
+      gradNorm,
+      depthFractions,
+      evaluation: isEvaluated ? await evaluate() : null,
+    };
+    if (done === last || done % cadence.saveEvery === 0 || signal.aborted) yield await save(done);
+    if (signal.aborted) {
+      yield { kind: "interrupted", step: done };
+      return;
+    }
+    // Reading back blocks the event loop: let signals and timers through.
+    await new Promise((resolve) => setImmediate(resolve));
+  }
+}
+
+function evaluation(
+  device: GpuDevice,
+  { buffers, options: { config, settings, cadence, dataset } }: { buffers: TrainingBuffers; options: TrainOptions },
+): (() => Promise<Evaluation>) | null {
+  const { weights, evaluation: workspace } = buffers;
+  if (!workspace) return null;
+  const evaluator = new Evaluator(device, { config, weights, workspace });
+  return () =>
+    evaluator.run(evaluationBatches(dataset.validation, {
+      batchSize: workspace.shape.sequences,
+      sequenceLength: settings.shape.sequenceLength,
+      maximumBatches: cadence.evaluationBatches,
+    }));
+}
+
+function checkFinite(
+  { losses, gradNorm, step, saved, folder }: {
+    losses: LossTerms;
+    gradNorm: number;
+    step: number;
+    saved: number;
+    folder: string;
+  },
+): void {
+  if (Number.isFinite(losses.total) && Number.isFinite(gradNorm)) return;
+  const kept = saved > 0 ? `the checkpoint of step ${saved} in ${folder} is intact` : "nothing was saved";
+  throw new TrainingError(
+    `Training stopped at step ${step}: loss ${losses.total}, gradient norm ${gradNorm}, wanted finite numbers; ` +
+      `${kept}; lower --learning-rate`,
+  );
+}
+
+/** What a resumed run must have in common with the saved one. */
+function runJson({ config, settings, dataset }: TrainOptions): string {
+  return JSON.stringify({ ...settings, model: modelConfigToJson(config), text: dataset.fingerprint });
+}
+
+/** @throws ConfigError naming the first difference between the saved run and this one. */
+async function resumedStep(options: TrainOptions): Promise<number> {
+  const { step, run } = await readTrainingState(options.folder);
+  const saved = flatten(JSON.parse(run));
+  const current = flatten(JSON.parse(runJson(options)));
+  for (const key of new Set([...saved.keys(), ...current.keys()])) {
+    if (saved.get(key) === current.get(key)) continue;
+    const what = key === "text"
+      ? "the text is not the one the run was started with"
+      : `${key} is ${current.get(key)}, the run was started with ${saved.get(key)}`;
+    throw new ConfigError(`Cannot resume ${options.folder}: ${what}; give the same, or start a new run elsewhere`);
+  }
+  return step;
+}
+
+/** `{a: {b: 1}}` as `a.b` -> `1`. */
+function flatten(value: unknown, prefix = ""): Map<string, string> {
+  if (typeof value !== "object" || value === null || Array.isArray(value)) {
+    return new Map([[prefix, JSON.stringify(value)]]);
+  }
+  const entries = Object.entries(value);
+  return new Map(entries.flatMap(([key, inner]) => [...flatten(inner, prefix ? `${prefix}.${key}` : key)]));
+}
