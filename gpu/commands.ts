@@ -5,6 +5,7 @@
  * because a pass of its own costs about 150 us on a software adapter.
  */
 import type { GpuDevice } from "./device.ts";
+import { MemoryError } from "./errors.ts";
 import { type Constants, type Kernel, kernelPipeline } from "./kernel.ts";
 import { ELEMENT_BYTES, elementCount, type Tensor } from "./tensor.ts";
 
@@ -60,7 +61,7 @@ export class Commands {
    * Appends one call of a kernel.
    *
    * @throws TypeError for a tensor or setting that the file does not declare, or one buffer bound for reading and for
-   * writing; RangeError for a grid or binding beyond the adapter's limits.
+   * writing; RangeError for a grid beyond the adapter's limits; MemoryError for a tensor that it cannot bind whole.
    */
   dispatch(kernel: Kernel, { entryPoint, tensors, settings = {}, constants = {}, grid }: Dispatch): void {
     const label = `${kernel.file.replace(".wgsl", "")} ${entryPoint}`;
@@ -115,7 +116,7 @@ export class Commands {
     const size = Math.max(16, elementCount(tensor.shape) * ELEMENT_BYTES);
     const limit = this.device.limits.maxStorageBufferBindingSize;
     if (size > limit) {
-      throw new RangeError(
+      throw new MemoryError(
         `Cannot bind ${tensor.label} in ${label}: ${size} bytes are more than the adapter binds at once, ${limit}; ` +
           "choose a smaller model, batch or sequence",
       );

@@ -99,7 +99,8 @@ export class BufferScope implements Allocator {
   }
 
   destroyBuffer(buffer: GPUBuffer): void {
-    this.#buffers.splice(this.#buffers.indexOf(buffer), 1);
+    const index = this.#buffers.indexOf(buffer);
+    if (index >= 0) this.#buffers.splice(index, 1);
     this.#parent.destroyBuffer(buffer);
   }
 

@@ -25,6 +25,8 @@ export interface TrainingState {
   readonly step: number;
   /** The settings that the run's results depend on, as JSON. */
   readonly run: string;
+  /** Settings of whoever drove the run, as JSON. */
+  readonly flags: string;
 }
 
 /** @throws ConfigError or CheckpointError when the folder has no usable config.json. */
@@ -83,7 +85,7 @@ export async function saveTraining(
       ...parameterSources(device, { layout, views: optimizer.firstMoments, prefix: MOMENTS.first }),
       ...parameterSources(device, { layout, views: optimizer.secondMoments, prefix: MOMENTS.second }),
     ],
-    metadata: { format: "pt", step, run: state.run },
+    metadata: { format: "pt", step, run: state.run, flags: state.flags },
   });
   await writeSafetensors(join(folder, WEIGHTS), {
     tensors: parameterSources(device, { layout, views: weights }),
@@ -109,7 +111,7 @@ export async function readTrainingState(folder: string): Promise<TrainingState> 
     throw new CheckpointError(`Cannot resume from ${folder}: its weights were not saved by a training run`);
   }
   using file = await SafetensorsFile.open(statePath(folder, step));
-  return { step, run: file.metadata.run ?? "" };
+  return { step, run: file.metadata.run ?? "{}", flags: file.metadata.flags ?? "{}" };
 }
 
 /** Reads weights and moments of a run, as `saveTraining` left them. */

@@ -139,7 +139,7 @@ const modelSchema = z.looseObject({
   hidden_size: size,
   intermediate_size: size,
   num_attention_heads: size,
-  num_key_value_heads: size.optional(),
+  num_key_value_heads: size.nullish(),
   head_dim: size.nullish(),
   num_hidden_layers: size,
   rms_norm_eps: z.number().positive().default(1e-6),
@@ -181,7 +181,7 @@ function firstIssue(error: z.ZodError): string {
       [path, issue.keys[0]].filter(Boolean).join(".")
     }"; remove it or correct its name`;
   }
-  return `field "${path}": ${issue.message}`;
+  return path === "" ? issue.message : `field "${path}": ${issue.message}`;
 }
 
 /**

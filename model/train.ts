@@ -16,6 +16,7 @@ import { ConfigError, type ModelConfig, modelConfigToJson } from "./config.ts";
 import { type Dataset, evaluationBatches, trainingBatch, windowCount } from "./dataset.ts";
 import { type Evaluation, Evaluator } from "./evaluate.ts";
 import type { OptimizerSettings } from "./optimizer.ts";
+import type { ParameterViews } from "./parameters.ts";
 import { learningRateAt, type Schedule } from "./schedule.ts";
 import {
   allocateTraining,
@@ -64,7 +65,8 @@ export interface StepReport {
 
 export type TrainReport =
   | StepReport
-  | { readonly kind: "resumed"; readonly step: number }
+  /** Before the first step; the weights change with every later one. */
+  | { readonly kind: "started"; readonly step: number; readonly weights: ParameterViews }
   | { readonly kind: "saved"; readonly step: number }
   | { readonly kind: "interrupted"; readonly step: number };
 
@@ -82,6 +84,8 @@ export interface TrainOptions {
   readonly folder: string;
   /** Continue the run in the folder instead of starting one. */
   readonly resume: boolean;
+  /** The caller's own settings, as JSON: kept with the run for whoever resumes it. */
+  readonly flags: string;
   /** Stop, after saving, at the next step's end. */
   readonly signal: AbortSignal;
 }
@@ -111,11 +115,11 @@ export async function* train(device: GpuDevice, options: TrainOptions): AsyncGen
   const { layout, weights, optimizer } = buffers;
   if (options.resume) {
     await loadTraining(device, { folder, layout, weights, optimizer, step: start });
-    yield { kind: "resumed", step: start };
   } else {
     initializeWeights(device, { layout, weights, seed });
     await createCheckpointFolder(folder, config);
   }
+  yield { kind: "started", step: start, weights };
   const programs = new TrainingPrograms(device, { config, shape, buffers, settings: settings.optimizer });
   const evaluate = evaluation(device, { buffers, options });
   const depthFractions = prescribedDepthFractions(config, { tokens: shape.sequenceLength });
@@ -124,7 +128,8 @@ export async function* train(device: GpuDevice, options: TrainOptions): AsyncGen
   let saved = start;
 
   async function save(step: number): Promise<TrainReport> {
-    await saveTraining(device, { folder, layout, weights, optimizer, state: { step, run: runJson(options) } });
+    const state = { step, run: runJson(options), flags: options.flags };
+    await saveTraining(device, { folder, layout, weights, optimizer, state });
     saved = step;
     return { kind: "saved", step };
   }

@@ -75,7 +75,7 @@ export function attention(
     out: [out, [rows.maximum, heads * headDim]],
     logSumExp: [logSumExp, [rows.maximum, heads]],
   });
-  for (const range of windows({ rows, settings, turns: 1 + 2 * constants.WIDTH })) {
+  for (const range of windows({ rows, settings, turns: 1 + 2 * (constants.WIDTH + 1) })) {
     commands.dispatch(kernels.forward, {
       entryPoint: "forward",
       tensors: { rows: rows.count, packing: records, q, kv, out, log_sum_exp: logSumExp },
@@ -125,8 +125,16 @@ export function attentionBackward(
     constants,
     grid: rowGrid(rows, { unitsPerRow: heads, unitsPerGroup: LANES }),
   });
-  const inputs = { rows: rows.count, packing: records, q, kv, log_sum_exp: logSumExp, grad_out: gradOut, delta };
-  for (const range of windows({ rows, settings, turns: 1 + 3 * WIDTH })) {
+  const inputs = {
+    rows: rows.count,
+    packing: records,
+    q,
+    kv,
+    log_sum_exp: logSumExp,
+    grad_out: gradOut,
+    delta,
+  };
+  for (const range of windows({ rows, settings, turns: 1 + 3 * (WIDTH + 1) })) {
     commands.dispatch(kernels.backward, {
       entryPoint: "backward_queries",
       tensors: { ...inputs, grad_q: gradQ },
@@ -135,7 +143,7 @@ export function attentionBackward(
       grid: rowGrid(rows, { unitsPerGroup: TILE_ROWS * LANES, z: heads }),
     });
   }
-  for (const range of windows({ rows, settings, turns: (heads / kvHeads) * (2 + 3 * WIDTH) })) {
+  for (const range of windows({ rows, settings, turns: (heads / kvHeads) * (1 + 3 * (WIDTH + 1)) })) {
     commands.dispatch(kernels.backward, {
       entryPoint: "backward_keys",
       tensors: { ...inputs, grad_kv: gradKv },
@@ -150,7 +158,10 @@ export function attentionBackward(
 function loadVariants(file: string, code: string): { separate: Kernel; subgroups: Kernel } {
   return {
     separate: defineKernel(file, [code, attentionTileCode, attentionLoadCode].join("\n")),
-    subgroups: defineKernel(`${file} subgroups`, [code, attentionTileCode, attentionLoadSubgroupsCode].join("\n")),
+    subgroups: defineKernel(
+      `${file} subgroups`,
+      [code, attentionTileCode, attentionLoadSubgroupsCode].join("\n"),
+    ),
   };
 }
 
@@ -177,10 +188,14 @@ function prepare(
   const { heads, kvHeads, headDim, layout, useSubgroups = hasSubgroupsOf8(device) } = settings;
   const [qStride, kvStride] = [q.shape.at(-1)!, kv.shape.at(-1)!];
   for (const [name, size] of Object.entries({ headDim, qStride, kvStride, ...layout })) {
-    if (size % 4 !== 0) throw new RangeError(`Cannot record ${operation}: ${name} is ${size}, not a multiple of 4`);
+    if (size % 4 !== 0) {
+      throw new RangeError(`Cannot record ${operation}: ${name} is ${size}, not a multiple of 4`);
+    }
   }
   if (heads % kvHeads !== 0) {
-    throw new RangeError(`Cannot record ${operation}: ${heads} heads cannot share ${kvHeads} key/value heads`);
+    throw new RangeError(
+      `Cannot record ${operation}: ${heads} heads cannot share ${kvHeads} key/value heads`,
+    );
   }
   const kvEnd = Math.max(layout.kOffset, layout.vOffset) + kvHeads * headDim;
   if (qStride < heads * headDim || kvStride < kvEnd) {
@@ -207,7 +222,7 @@ function prepare(
 
 /**
  * The part of the longest sequence that each dispatch does: few enough keys that no invocation comes near the loop
- * limit at `turns` loop turns for a tile of keys, none unrolled, and some for each column outside.
+ * limit at `turns` loop turns for a tile of keys and some for each column outside. A loop's last check is a turn, too.
  */
 function windows(
   { rows, settings: { headDim, longest = rows.maximum, window }, turns }: {

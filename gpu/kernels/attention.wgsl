@@ -1,5 +1,5 @@
 // s_ij = SCALE * dot(q_i, k_j) for start_i <= j <= i,  log_sum_exp_i = log(sum over j of exp(s_ij))
-// out_i = sum over j of exp(s_ij - log_sum_exp_i) * v_j           (online softmax: Milakov & Gimelshein 2018, section 3)
+// out_i = sum over j of exp(s_ij - log_sum_exp_i) * v_j          (online softmax: Milakov & Gimelshein 2018, section 3)
 // out (rows, HEADS, WIDTH vec4); log_sum_exp (rows, HEADS); q, kv, packing in attention_tile.wgsl.
 // One invocation per 4 rows of a head, 8 keys a turn; heads in z. Sums stay in `out`, so that any head size fits.
 

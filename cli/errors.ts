@@ -1,0 +1,36 @@
+/** From errors to exit codes and one line. */
+import { ValidationError } from "@cliffy/command";
+import { GpuError, GpuUnavailableError, MemoryError } from "../gpu/errors.ts";
+import { ConfigError } from "../model/config.ts";
+import { DataError } from "../model/dataset.ts";
+import { CheckpointError } from "../model/safetensors.ts";
+import { TrainingError } from "../model/train.ts";
+
+/** What the program tells the shell. */
+export const EXIT = { done: 0, failed: 1, usage: 2, noAdapter: 3, noMemory: 4, interrupted: 130 } as const;
+
+/** Thrown after an interrupted command has saved what it could. */
+export class InterruptedError extends Error {
+  override readonly name = "InterruptedError";
+}
+
+/** Errors whose message is written for the user. */
+const EXPECTED = [ConfigError, DataError, CheckpointError, TrainingError, GpuError, RangeError] as const;
+
+/** The exit code and the line for an error that ended a command. */
+export function explainError(error: unknown): { code: number; line: string; isExpected: boolean } {
+  const message = error instanceof Error ? error.message : String(error);
+  if (error instanceof ValidationError) return { code: EXIT.usage, line: message, isExpected: true };
+  if (error instanceof GpuUnavailableError) return { code: EXIT.noAdapter, line: message, isExpected: true };
+  if (error instanceof MemoryError) return { code: EXIT.noMemory, line: message, isExpected: true };
+  if (error instanceof InterruptedError) return { code: EXIT.interrupted, line: message, isExpected: true };
+  if (isFileError(error)) return { code: EXIT.failed, line: `Cannot use a file: ${message}`, isExpected: true };
+  const isExpected = EXPECTED.some((kind) => error instanceof kind);
+  return { code: EXIT.failed, line: isExpected ? message : `Unexpected error: ${message}`, isExpected };
+}
+
+/** Errors of the operating system: disk full, no permission, is a directory... */
+function isFileError(error: unknown): boolean {
+  return error instanceof Error && (Object.values(Deno.errors).some((kind) => error instanceof kind) ||
+    "code" in error && typeof error.code === "string" && /^E[A-Z]+$/.test(error.code));
+}

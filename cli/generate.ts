@@ -1,0 +1,151 @@
+import { Command, ValidationError } from "@cliffy/command";
+import { CausalForward, generate, type GenerateOptions } from "../model/generate.ts";
+import type { Tokenizer } from "../model/tokenizer.ts";
+import { InterruptedError } from "./errors.ts";
+import { loadModel, tokenizerOf } from "./session.ts";
+import { StopStrings } from "./stop_strings.ts";
+import { colorDepth, openTerminal, type Terminal } from "./terminal.ts";
+
+interface GenerateFlags {
+  readonly prompt?: string | undefined;
+  readonly file?: string | undefined;
+  readonly count: number;
+  readonly temperature: number;
+  readonly topK: number;
+  readonly topP: number;
+  readonly minP: number;
+  readonly repeatPenalty: number;
+  readonly stop?: string[] | undefined;
+  readonly seed?: number | undefined;
+  readonly depths?: boolean | undefined;
+  readonly json?: boolean | undefined;
+  readonly logprobs?: number | undefined;
+  readonly quiet?: boolean | undefined;
+}
+
+/** `mor generate`: continues a prompt. */
+// deno-lint-ignore no-explicit-any -- see root.ts
+export function generateCommand(): Command<any> {
+  return new Command()
+    .description("Continue a prompt. Routing is causal: each token's depth depends only on the text before it.")
+    .arguments("<checkpoint:string>")
+    .option("-p, --prompt <text:string>", "The prompt; - reads it from stdin.")
+    .option("-f, --file <path:string>", "Read the prompt from a file.")
+    .option("-n, --count <n:integer>", "Most tokens to generate.", { default: 128 })
+    .option("--temperature <t:number>", "0 always takes the likeliest token.", { default: 0.8 })
+    .option("--top-k <k:integer>", "Sample from the k likeliest tokens; 0 is off.", { default: 40 })
+    .option("--top-p <p:number>", "Sample from the likeliest tokens that sum to p; 1 is off.", { default: 0.95 })
+    .option("--min-p <p:number>", "Leave out tokens less than p times as likely as the likeliest.", { default: 0 })
+    .option("--repeat-penalty <x:number>", "Make tokens already in the text less likely; 1 is off.", { default: 1 })
+    .option("--stop <text:string>", "End before this text; repeatable.", { collect: true })
+    .option("--seed <n:integer>", "Seed of sampling; random, and echoed, unless given.")
+    .option("--depths", "Colour each token by the recursion steps that produced it; without colours, a list on stderr.")
+    .option("--json", "Print one JSON object: text, tokens with depth and log-probability.")
+    .option("--logprobs <k:integer>", "With --json, the k likeliest alternatives of each token.")
+    .example("Continue a sentence", 'mor generate my-model -p "Call me"')
+    .example("In a pipe", "cat prompt.txt | mor generate my-model -p - -q > text.txt")
+    .action((flags: GenerateFlags, checkpoint: string) => run(flags, checkpoint));
+}
+
+async function run(flags: GenerateFlags, checkpoint: string): Promise<void> {
+  checkFlags(flags);
+  const terminal = openTerminal(flags);
+  const prompt = await readPrompt(flags);
+  const { device, config, weights } = await loadModel(checkpoint, { terminal });
+  const tokenizer = tokenizerOf(config, { source: checkpoint });
+  const seed = flags.seed ?? crypto.getRandomValues(new Uint32Array(1))[0]!;
+  terminal.note(`seed: ${seed}`);
+  const options: GenerateOptions = {
+    prompt: tokenizer.encode(prompt),
+    count: flags.count,
+    sampling: {
+      temperature: flags.temperature,
+      topK: flags.topK,
+      topP: flags.topP,
+      minP: flags.minP,
+      repeatPenalty: flags.repeatPenalty,
+    },
+    seed,
+    logProbabilities: flags.logprobs ?? 0,
+    endOfText: tokenizer.endOfText,
+  };
+  const forward = new CausalForward(device, { config, weights });
+  await write(forward, { options, flags, prompt, tokenizer, terminal });
+  device.close();
+}
+
+function checkFlags({ prompt, file, count, temperature, topK, topP, minP, repeatPenalty, logprobs, json }: GenerateFlags): void {
+  function check(isRight: boolean, text: string): void {
+    if (!isRight) throw new ValidationError(text);
+  }
+  check((prompt === undefined) !== (file === undefined), "Give the prompt by either -p or -f");
+  check(count >= 0, `-n is ${count}, wanted 0 or more`);
+  check(temperature >= 0, `--temperature is ${temperature}, wanted 0 or more`);
+  check(topK >= 0, `--top-k is ${topK}, wanted 0 or more`);
+  check(topP > 0 && topP <= 1, `--top-p is ${topP}, wanted above 0, at most 1`);
+  check(minP >= 0 && minP <= 1, `--min-p is ${minP}, wanted 0 to 1`);
+  check(repeatPenalty > 0, `--repeat-penalty is ${repeatPenalty}, wanted above 0`);
+  check(logprobs === undefined || json === true, "--logprobs needs --json");
+  check(logprobs === undefined || logprobs >= 0, `--logprobs is ${logprobs}, wanted 0 or more`);
+}
+
+async function readPrompt({ prompt, file }: GenerateFlags): Promise<string> {
+  if (file !== undefined) return await Deno.readTextFile(file);
+  return prompt === "-" ? await new Response(Deno.stdin.readable).text() : prompt!;
+}
+
+/** Streams the text, or gathers it for --json. */
+async function write(
+  forward: CausalForward,
+  { options, flags, prompt, tokenizer, terminal }: {
+    options: GenerateOptions;
+    flags: GenerateFlags;
+    prompt: string;
+    tokenizer: Tokenizer;
+    terminal: Terminal;
+  },
+): Promise<void> {
+  const decoder = tokenizer.decoder();
+  const stops = new StopStrings(flags.stop ?? []);
+  const tokens: Record<string, unknown>[] = [];
+  const depths: number[] = [];
+  let text = "";
+  let isInterrupted = false;
+  const onSignal = (): void => {
+    isInterrupted = true;
+  };
+  Deno.addSignalListener("SIGINT", onSignal);
+  const isColored = flags.depths === true && terminal.hasColor;
+
+  function emit(piece: string, depth: number): void {
+    text += piece;
+    if (piece !== "" && !flags.json) terminal.out(isColored ? colorDepth(piece, depth) : piece);
+  }
+  if (!flags.json) terminal.out(prompt);
+  const started = performance.now();
+  for await (const { id, depth, logProbability, top } of generate(forward, options)) {
+    depths.push(depth);
+    tokens.push({
+      id,
+      depth,
+      log_probability: logProbability,
+      ...(flags.logprobs !== undefined && {
+        top: top.map((other) => ({ id: other.id, log_probability: other.logProbability })),
+      }),
+    });
+    emit(stops.push(decoder.push(id)), depth);
+    if (stops.isFound || isInterrupted) break;
+  }
+  if (!stops.isFound) emit(stops.push(decoder.flush()) + stops.flush(), depths.at(-1) ?? 0);
+  Deno.removeSignalListener("SIGINT", onSignal);
+  const seconds = (performance.now() - started) / 1000;
+  if (flags.json) {
+    const report = { prompt, text, tokens, seed: options.seed, seconds };
+    terminal.out(JSON.stringify(report) + "\n");
+  } else {
+    terminal.out("\n");
+    if (flags.depths && !isColored) terminal.note(`depths: ${depths.join(" ")}`);
+    terminal.note(`${depths.length} tokens, ${(depths.length / seconds).toFixed(1)} tokens/s`);
+  }
+  if (isInterrupted) throw new InterruptedError("interrupted");
+}

@@ -1,0 +1,66 @@
+import { Command } from "@cliffy/command";
+import { formatBytes } from "../gpu/memory.ts";
+import { ELEMENT_BYTES } from "../gpu/tensor.ts";
+import { readConfig } from "../model/checkpoint.ts";
+import { type ModelConfig, modelConfigToJson } from "../model/config.ts";
+import { cacheBytesPerToken, flopsPerToken } from "../model/flops.ts";
+import { parameterCount, parameterTable, unrolledParameterCount } from "../model/parameters.ts";
+import { presetConfig, presetNames } from "../model/presets.ts";
+import { openTerminal } from "./terminal.ts";
+
+interface InspectOptions {
+  readonly json?: boolean | undefined;
+}
+
+/** `mor inspect`: sizes and costs of a model, without a GPU. */
+// deno-lint-ignore no-explicit-any -- see root.ts
+export function inspectCommand(): Command<any> {
+  return new Command()
+    .description("Show a model's parameters, FLOPs per token, cache bytes and tensors. Takes a checkpoint or a preset.")
+    .arguments("<model:string>")
+    .option("--json", "Print one JSON object.")
+    .example("A preset", "mor inspect 360m-mor3")
+    .action(({ json }: InspectOptions, model: string) => inspect(model, { json }));
+}
+
+/** A preset by name, else a checkpoint folder. */
+export async function configOf(model: string): Promise<ModelConfig> {
+  return presetNames().includes(model) ? presetConfig(model) : await readConfig(model);
+}
+
+async function inspect(model: string, { json }: InspectOptions): Promise<void> {
+  const terminal = openTerminal();
+  const config = await configOf(model);
+  const tokens = config.maxPositionEmbeddings;
+  const tensors = parameterTable(config);
+  const report = {
+    parameters: parameterCount(config),
+    parameters_unrolled: unrolledParameterCount(config),
+    parameters_without_embeddings: parameterCount(config) - tensors[0]!.shape[0]! * tensors[0]!.shape[1]!,
+    bytes_f32: parameterCount(config) * ELEMENT_BYTES,
+    context: tokens,
+    flops_per_token_paper: flopsPerToken(config, { tokens }).paper,
+    flops_per_token_full: flopsPerToken(config, { tokens }).full,
+    kv_bytes_per_token: cacheBytesPerToken(config),
+    kv_bytes_per_token_vanilla: cacheBytesPerToken({ ...config, recursion: null, router: null, kvCache: "recursion_wise" }),
+  };
+  if (json) {
+    const table = tensors.map(({ name, shape }) => ({ name, shape }));
+    terminal.out(JSON.stringify({ ...report, config: modelConfigToJson(config), tensors: table }) + "\n");
+    return;
+  }
+  const rows = [
+    ["parameters", `${report.parameters.toLocaleString("en")} (${formatBytes(report.bytes_f32)} as f32)`],
+    ["without embeddings", report.parameters_without_embeddings.toLocaleString("en")],
+    ["if unrolled", `${report.parameters_unrolled.toLocaleString("en")}, ${config.numHiddenLayers} layers`],
+    ["FLOPs per token", `${millions(report.flops_per_token_paper)} (paper's formula, context ${tokens})`],
+    ["", `${millions(report.flops_per_token_full)} (with head, routers and grouped heads)`],
+    ["KV cache per token", `${report.kv_bytes_per_token} bytes f32, vanilla ${report.kv_bytes_per_token_vanilla}`],
+    ...tensors.map(({ name, shape }, i) => [i === 0 ? "tensors" : "", `${name} (${shape.join(", ")})`]),
+  ];
+  terminal.out(rows.map(([name, value]) => `${name!.padEnd(20)}${value}\n`).join(""));
+}
+
+function millions(flops: number): string {
+  return `${(flops / 1e6).toLocaleString("en", { maximumFractionDigits: 2 })} M`;
+}

@@ -1,0 +1,58 @@
+/** metrics.jsonl: one JSON object for each step of a run. */
+import { join } from "@std/path";
+import type { StepReport } from "../model/train.ts";
+
+const FILE = "metrics.jsonl";
+
+/** The open log of a run. */
+export class MetricsLog {
+  readonly #file: Deno.FsFile;
+
+  private constructor(file: Deno.FsFile) {
+    this.#file = file;
+  }
+
+  /** Opens the log; of an earlier one, the lines up to the step that the run goes on from stay. */
+  static async open(folder: string, { resumedStep }: { resumedStep: number }): Promise<MetricsLog> {
+    const path = join(folder, FILE);
+    const earlier = resumedStep > 0 ? await Deno.readTextFile(path).catch(() => "") : "";
+    const kept = earlier.split("\n").filter((line) => stepOf(line) <= resumedStep);
+    await Deno.writeTextFile(path, kept.map((line) => line + "\n").join(""));
+    return new MetricsLog(await Deno.open(path, { append: true }));
+  }
+
+  write(report: StepReport, { tokensPerSecond }: { tokensPerSecond: number }): void {
+    this.#file.writeSync(new TextEncoder().encode(JSON.stringify(metricsOf(report, tokensPerSecond)) + "\n"));
+  }
+
+  [Symbol.dispose](): void {
+    this.#file.close();
+  }
+}
+
+/** Infinity for a line that a killed run left unfinished. */
+function stepOf(line: string): number {
+  try {
+    return Number(JSON.parse(line).step);
+  } catch {
+    return Infinity;
+  }
+}
+
+function metricsOf(report: StepReport, tokensPerSecond: number): Record<string, unknown> {
+  const { step, tokens, losses, learningRate, gradNorm, depthFractions, evaluation } = report;
+  return {
+    step,
+    tokens,
+    loss: losses.total,
+    loss_ce: losses.ce,
+    ...(losses.auxiliary !== null && { loss_auxiliary: losses.auxiliary }),
+    ...(losses.z !== null && { loss_z: losses.z }),
+    learning_rate: learningRate,
+    grad_norm: gradNorm,
+    tokens_per_second: Math.round(tokensPerSecond),
+    ...(depthFractions && { depth_fractions: depthFractions }),
+    ...(evaluation && { val_loss: evaluation.loss }),
+    ...(evaluation?.depthFractions && { val_depth_fractions: evaluation.depthFractions }),
+  };
+}

@@ -1,0 +1,33 @@
+/** Names the program and gathers its subcommands. */
+import { Command } from "@cliffy/command";
+import { CompletionsCommand } from "@cliffy/command/completions";
+import denoConfig from "../deno.json" with { type: "json" };
+import { demoCommand } from "./demo.ts";
+import { doctorCommand } from "./doctor.ts";
+import { forwardCommand } from "./forward.ts";
+import { generateCommand } from "./generate.ts";
+import { inspectCommand } from "./inspect.ts";
+import { trainCommand } from "./train.ts";
+
+/** The whole command line. Errors are thrown, not printed. */
+// deno-lint-ignore no-explicit-any -- Cliffy's type of a command spells out every flag of every subcommand.
+export function rootCommand(): Command<any> {
+  const command = new Command()
+    .name("mor")
+    .version(denoConfig.version)
+    .description("Train and run Mixture-of-Recursions language models on any GPU.")
+    .meta("Exit codes", "0 done, 1 failed, 2 wrong usage, 3 no adapter, 4 not enough memory, 130 interrupted")
+    .globalOption("-q, --quiet", "Say nothing but results and errors.")
+    .globalOption("-v, --verbose", "Show the stack of an error.")
+    .throwErrors()
+    .action(() => command.showHelp());
+  return command
+    .command("train", trainCommand())
+    .command("generate", generateCommand())
+    .command("forward", forwardCommand())
+    .command("inspect", inspectCommand())
+    .command("doctor", doctorCommand())
+    .command("demo", demoCommand())
+    .command("completions", new CompletionsCommand())
+    .reset();
+}

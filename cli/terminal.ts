@@ -1,0 +1,53 @@
+/** Writing to the user: results on stdout, the rest on stderr, colours only where they are wanted. */
+
+/** What the shared flags and the streams allow. */
+export interface Terminal {
+  /** Results. */
+  readonly out: (text: string) => void;
+  /** Progress, notes and warnings; nothing with --quiet. */
+  readonly note: (text: string) => void;
+  /** Whether results may carry ANSI colours. */
+  readonly hasColor: boolean;
+  /** Whether stderr can redraw a line. */
+  readonly isInteractive: boolean;
+  /** Columns of the terminal, 80 when there is none. */
+  readonly columns: number;
+}
+
+function writeAll(stream: { writeSync(bytes: Uint8Array): number }, text: string): void {
+  const bytes = new TextEncoder().encode(text);
+  for (let written = 0; written < bytes.length;) written += stream.writeSync(bytes.subarray(written));
+}
+
+export function openTerminal({ quiet = false }: { quiet?: boolean | undefined } = {}): Terminal {
+  return {
+    out: (text) => writeAll(Deno.stdout, text),
+    note: (text) => {
+      if (!quiet) writeAll(Deno.stderr, text + "\n");
+    },
+    hasColor: Deno.stdout.isTerminal() && !Deno.env.get("NO_COLOR"),
+    isInteractive: !quiet && Deno.stderr.isTerminal(),
+    columns: terminalColumns(),
+  };
+}
+
+/** One line for the user about what went wrong; --quiet does not hide it. */
+export function writeError(text: string): void {
+  writeAll(Deno.stderr, text + "\n");
+}
+
+function terminalColumns(): number {
+  try {
+    return Deno.consoleSize().columns;
+  } catch {
+    return 80;
+  }
+}
+
+/** Foreground colours of depth 0, 1, 2, ...: grey, blue, green, yellow, red; deeper ones magenta. */
+const DEPTH_COLORS = [90, 34, 32, 33, 31, 35];
+
+/** Text in the colour of a recursion depth. */
+export function colorDepth(text: string, depth: number): string {
+  return `\x1b[${DEPTH_COLORS[Math.min(depth, DEPTH_COLORS.length - 1)]}m${text}\x1b[0m`;
+}

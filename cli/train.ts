@@ -1,0 +1,174 @@
+import { Command, ValidationError } from "@cliffy/command";
+import { formatBytes } from "../gpu/memory.ts";
+import { MemoryError } from "../gpu/errors.ts";
+import { hasWeights, readConfigFile, readTrainingState } from "../model/checkpoint.ts";
+import { type ModelConfig, ConfigError } from "../model/config.ts";
+import { type Dataset, readTokens, splitTokens } from "../model/dataset.ts";
+import { flopsPerToken } from "../model/flops.ts";
+import { parameterCount, unrolledParameterCount } from "../model/parameters.ts";
+import { presetConfig, presetNames } from "../model/presets.ts";
+import { evaluationSequences, type TrainReport, type TrainSettings } from "../model/train.ts";
+import { trainingMemory } from "../model/training.ts";
+import { checkSupported } from "../model/workspace.ts";
+import { hostMemory, openNamedDevice, tokenizerOf } from "./session.ts";
+import { openTerminal, type Terminal } from "./terminal.ts";
+import {
+  cadenceOf,
+  flagsOf,
+  inheritedFlags,
+  mergeFlags,
+  readFlagsFile,
+  type ResolvedFlags,
+  settingsOf,
+  type TrainFlags,
+} from "./train_flags.ts";
+import { runTraining } from "./train_run.ts";
+
+interface TrainOptions {
+  readonly config?: string | undefined;
+  readonly resume?: boolean | undefined;
+  readonly dryRun?: boolean | undefined;
+  readonly quiet?: boolean | undefined;
+}
+
+/** `mor train`: a text in, a checkpoint out. */
+// deno-lint-ignore no-explicit-any -- see root.ts
+export function trainCommand(): Command<any> {
+  return new Command()
+    .description("Train a model on text. Defaults follow the paper's recipe; --dry-run shows what a run would take.")
+    .option("--model <preset:string>", "Preset (see --help of inspect) or a config.json.")
+    .option("--data <path:string>", "Text or JSONL file, or a folder of them; repeatable.", { collect: true })
+    .option("--text-field <name:string>", "Field of a JSONL line that holds the text (text).")
+    .option("--out <folder:string>", "Folder of the checkpoint and metrics.jsonl.")
+    .option("--steps <n:integer>", "Optimizer steps of the whole run (1000).")
+    .option("--batch-size <n:integer>", "Sequences in a batch (8).")
+    .option("--sequence-length <n:integer>", "Tokens in a sequence (256).")
+    .option("--gradient-accumulation <n:integer>", "Batches added up for one step (1).")
+    .option("--learning-rate <rate:number>", "Peak learning rate (0.003).")
+    .option("--warmup-steps <n:integer>", "Steps of linear warm-up (5 % of the steps).")
+    .option("--decay-steps <n:integer>", "Steps of linear decay to 0 at the end (20 % of the steps).")
+    .option("--weight-decay <x:number>", "AdamW's decay of matrices (0.1).")
+    .option("--grad-clip <norm:number>", "Largest gradient norm, 0 for none (1).")
+    .option("--seed <n:integer>", "Seed of weights, batches and sampling (1).")
+    .option("--validation-fraction <x:number>", "Part of the text held out, from its end (0.05).")
+    .option("--eval-every <n:integer>", "Steps between evaluations, 0 for none (100).")
+    .option("--eval-batches <n:integer>", "Most batches of an evaluation (16).")
+    .option("--save-every <n:integer>", "Steps between checkpoints (500).")
+    .option("--sample-every <n:integer>", "Steps between sample texts, 0 for none (0).")
+    .option("--sample-prompt <text:string>", 'How samples begin ("The ").')
+    .option("--stop-after <n:integer>", "End cleanly after this step; the schedule stays that of --steps.")
+    .option("--resume", "Continue the run in --out; settings not given are those it was started with.")
+    .option("--config <file:string>", "JSON with any of these settings in snake_case; flags win.")
+    .option("--dry-run", "Show parameters, FLOPs and memory; train nothing.")
+    .example("A small model on your text", "mor train --model tiny --data book.txt --out my-model")
+    .example("Go on after an interruption", "mor train --out my-model --resume")
+    .action((options: TrainOptions) => train(options));
+}
+
+async function train(options: TrainOptions): Promise<void> {
+  const terminal = openTerminal(options);
+  const flags = await resolveFlags(options);
+  const config = await modelOf(flags, options);
+  checkSupported(config);
+  const settings = settingsOf(flags);
+  if (options.dryRun) {
+    await dryRun({ config, settings, flags, terminal });
+    return;
+  }
+  const out = required(flags.out, "--out");
+  await checkFolder(out, options);
+  const dataset = await loadDataset(config, flags);
+  checkMemory({ config, settings, flags, dataset, limit: Infinity });
+  await runTraining({ config, settings, cadence: cadenceOf(flags), dataset, flags, folder: out }, {
+    terminal,
+    resume: options.resume ?? false,
+    open: async () => {
+      const device = await openNamedDevice(terminal);
+      if (device.info.isSoftware) checkMemory({ config, settings, flags, dataset, limit: hostMemory() });
+      return device;
+    },
+  });
+}
+
+function required<T>(value: T | undefined, flag: string): T {
+  if (value === undefined) throw new ValidationError(`Missing ${flag}; see mor train --help`);
+  return value;
+}
+
+async function resolveFlags(options: TrainOptions): Promise<ResolvedFlags> {
+  const fromFile: TrainFlags = options.config ? await readFlagsFile(options.config) : {};
+  const given = { ...fromFile, ...flagsOf({ ...options, config: undefined }) };
+  if (!options.resume) return mergeFlags(given);
+  const { flags } = await readTrainingState(required(given.out, "--out"));
+  return mergeFlags(inheritedFlags(flags), given);
+}
+
+async function modelOf(flags: ResolvedFlags, { resume }: TrainOptions): Promise<ModelConfig> {
+  if (flags.model === undefined && resume) return await readConfigFile(`${flags.out}/config.json`);
+  const model = required(flags.model, "--model");
+  if (presetNames().includes(model)) return presetConfig(model);
+  if (!model.endsWith(".json")) {
+    throw new ValidationError(
+      `Unknown model "${model}": wanted a config.json or a preset (${presetNames().filter((name) => !name.includes("-")).join(", ")}, ` +
+        "each also with -mor2, -mor3, -mor4, -rec2, -rec3, -rec4 or -vanilla)",
+    );
+  }
+  return await readConfigFile(model);
+}
+
+async function checkFolder(folder: string, { resume }: TrainOptions): Promise<void> {
+  if (!resume && await hasWeights(folder)) {
+    throw new ConfigError(
+      `Cannot start a run in ${folder}: it holds a checkpoint; give --resume to go on with it, or another --out`,
+    );
+  }
+}
+
+async function loadDataset(config: ModelConfig, flags: ResolvedFlags): Promise<Dataset> {
+  const tokenizer = tokenizerOf(config, { source: "this model" });
+  const tokens = await readTokens(required(flags.data, "--data"), { tokenizer, textField: flags.text_field });
+  return await splitTokens(tokens, {
+    validationFraction: flags.validation_fraction,
+    sequenceLength: flags.sequence_length,
+    vocabSize: config.vocabSize,
+  });
+}
+
+interface Plan {
+  readonly config: ModelConfig;
+  readonly settings: TrainSettings;
+  readonly flags: ResolvedFlags;
+}
+
+/** @throws MemoryError when the run's buffers would take more than the limit. */
+function checkMemory({ config, settings, flags, dataset, limit }: Plan & { dataset: Dataset; limit: number }): void {
+  const sequences = flags.eval_every > 0 ? evaluationSequences(dataset, settings) : 0;
+  const { peak } = trainingMemory({ config, shape: settings.shape, evaluationSequences: sequences });
+  if (peak > limit) {
+    throw new MemoryError(
+      `Cannot train: the run needs ${formatBytes(peak)} of GPU memory, ${formatBytes(limit)} are free; ` +
+        "lower --batch-size or --sequence-length, or choose a smaller --model",
+    );
+  }
+}
+
+/** Says what the run would take. Without data the evaluation batch is taken to be as large as the training batch. */
+async function dryRun({ config, settings, flags, terminal }: Plan & { terminal: Terminal }): Promise<void> {
+  const { shape, schedule } = settings;
+  const dataset = flags.data && await loadDataset(config, flags);
+  const sequences = flags.eval_every === 0 ? 0 : dataset ? evaluationSequences(dataset, settings) : shape.batchSize;
+  const memory = trainingMemory({ config, shape, evaluationSequences: sequences });
+  const perToken = flopsPerToken(config, { tokens: shape.sequenceLength });
+  const stepTokens = shape.batchSize * shape.sequenceLength * shape.gradientAccumulation;
+  const total = perToken.full * 3 * stepTokens * schedule.steps;
+  const rows = [
+    ["parameters", parameterCount(config).toLocaleString("en")],
+    ["if unrolled", unrolledParameterCount(config).toLocaleString("en")],
+    ["tokens", `${(stepTokens * schedule.steps).toLocaleString("en")} (${stepTokens} a step, ${schedule.steps} steps)`],
+    ["FLOPs per token", `${(perToken.full / 1e6).toFixed(2)} M forward, paper's formula ${(perToken.paper / 1e6).toFixed(2)} M`],
+    ["FLOPs of the run", `${total.toExponential(2)} forward and backward`],
+    ["GPU memory", `${formatBytes(memory.peak)} (${memory.peak} bytes)`],
+  ];
+  terminal.out(rows.map(([name, value]) => `${name!.padEnd(18)}${value}\n`).join(""));
+  if (dataset) checkMemory({ config, settings, flags, dataset, limit: hostMemory() });
+}

@@ -1,0 +1,134 @@
+/** The settings of `mor train`: flags over a --config file over what a resumed run was started with over defaults. */
+import { z } from "zod";
+import { ConfigError } from "../model/config.ts";
+import { DEFAULT_OPTIMIZER } from "../model/optimizer.ts";
+import { defaultSchedule } from "../model/schedule.ts";
+import type { TrainCadence, TrainSettings } from "../model/train.ts";
+
+const count = z.int().positive();
+const interval = z.int().nonnegative();
+const amount = z.number().nonnegative();
+
+/** Every setting under its flag's name in snake_case: what a --config file may hold. */
+const flagsSchema = z.strictObject({
+  model: z.string(),
+  data: z.union([z.string(), z.array(z.string())]).transform((value) => [value].flat()),
+  text_field: z.string(),
+  out: z.string(),
+  steps: count,
+  batch_size: count,
+  sequence_length: count,
+  gradient_accumulation: count,
+  learning_rate: z.number().positive(),
+  warmup_steps: interval,
+  decay_steps: interval,
+  weight_decay: amount,
+  grad_clip: amount,
+  seed: z.int().nonnegative(),
+  validation_fraction: z.number().min(0).max(0.5),
+  eval_every: interval,
+  eval_batches: count,
+  save_every: count,
+  sample_every: interval,
+  sample_prompt: z.string(),
+  stop_after: count,
+}).partial();
+
+export type TrainFlags = z.infer<typeof flagsSchema>;
+
+/** A run's settings with every gap filled. */
+export type ResolvedFlags = TrainFlags & Required<typeof DEFAULTS>;
+
+const DEFAULTS = {
+  text_field: "text",
+  steps: 1000,
+  batch_size: 8,
+  sequence_length: 256,
+  gradient_accumulation: 1,
+  learning_rate: 3e-3,
+  weight_decay: DEFAULT_OPTIMIZER.weightDecay,
+  grad_clip: DEFAULT_OPTIMIZER.maxGradNorm,
+  seed: 1,
+  validation_fraction: 0.05,
+  eval_every: 100,
+  eval_batches: 16,
+  save_every: 500,
+  sample_every: 0,
+  sample_prompt: "The ",
+};
+
+/** Settings that belong to one call, not to the run that a later call resumes. */
+const PER_CALL = ["out", "stop_after"] as const;
+
+/**
+ * @throws ConfigError for an unreadable file, an unknown setting or a value out of its range.
+ */
+export async function readFlagsFile(path: string): Promise<TrainFlags> {
+  const text = await Deno.readTextFile(path).catch(() => {
+    throw new ConfigError(`Cannot use --config ${path}: no such file`);
+  });
+  try {
+    return checkFlags(JSON.parse(text), { source: `--config ${path}` });
+  } catch (error) {
+    if (!(error instanceof SyntaxError)) throw error;
+    throw new ConfigError(`Cannot use --config ${path}: it is not JSON (${error.message})`);
+  }
+}
+
+export function checkFlags(values: unknown, { source }: { source: string }): TrainFlags {
+  const parsed = flagsSchema.safeParse(values);
+  if (parsed.success) return parsed.data;
+  const issue = parsed.error.issues[0]!;
+  const what = issue.code === "unrecognized_keys"
+    ? `unknown setting "${issue.keys[0]}"`
+    : `${issue.path.join(".")}: ${issue.message}`;
+  throw new ConfigError(`Cannot use ${source}: ${what}`);
+}
+
+/** `{ batchSize: 4 }` of the parsed command line as checked flags; what is no setting is left out. */
+export function flagsOf(options: object): TrainFlags {
+  const named = Object.entries(options).map(([key, value]) => [key.replace(/[A-Z]/g, (c) => `_${c.toLowerCase()}`), value]);
+  const known = named.filter(([key, value]) => Object.hasOwn(flagsSchema.shape, key as string) && value !== undefined);
+  return checkFlags(Object.fromEntries(known), { source: "the command line" });
+}
+
+/** Later records win. */
+export function mergeFlags(...layers: readonly TrainFlags[]): ResolvedFlags {
+  return Object.assign({}, DEFAULTS, ...layers);
+}
+
+/** What a resumed run takes over from the one it continues. */
+export function inheritedFlags(saved: string): TrainFlags {
+  const flags = checkFlags(JSON.parse(saved), { source: "the settings saved with the run" });
+  return Object.fromEntries(
+    Object.entries(flags).filter(([key]) => !PER_CALL.includes(key as typeof PER_CALL[number])),
+  );
+}
+
+export function settingsOf(flags: ResolvedFlags): TrainSettings {
+  const schedule = defaultSchedule({ learningRate: flags.learning_rate, steps: flags.steps });
+  return {
+    shape: {
+      batchSize: flags.batch_size,
+      sequenceLength: flags.sequence_length,
+      gradientAccumulation: flags.gradient_accumulation,
+    },
+    schedule: {
+      ...schedule,
+      warmupSteps: flags.warmup_steps ?? schedule.warmupSteps,
+      decaySteps: flags.decay_steps ?? schedule.decaySteps,
+    },
+    optimizer: { ...DEFAULT_OPTIMIZER, weightDecay: flags.weight_decay, maxGradNorm: flags.grad_clip },
+    seed: flags.seed,
+    validationFraction: flags.validation_fraction,
+  };
+}
+
+export function cadenceOf(flags: ResolvedFlags): TrainCadence {
+  return {
+    evaluateEvery: flags.eval_every,
+    evaluationBatches: flags.eval_batches,
+    saveEvery: flags.save_every,
+    stopAfter: flags.stop_after ?? flags.steps,
+  };
+}

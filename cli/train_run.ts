@@ -1,0 +1,138 @@
+/** Driving a training run: progress, metrics, samples, Ctrl-C. */
+import type { GpuDevice } from "../gpu/device.ts";
+import type { ModelConfig } from "../model/config.ts";
+import type { Dataset } from "../model/dataset.ts";
+import { CausalForward, generate } from "../model/generate.ts";
+import { type StepReport, train, type TrainCadence, type TrainSettings } from "../model/train.ts";
+import { InterruptedError } from "./errors.ts";
+import { MetricsLog } from "./metrics.ts";
+import { formatDuration, openProgress, type Progress } from "./progress.ts";
+import { peakMemory, tokenizerOf } from "./session.ts";
+import type { Terminal } from "./terminal.ts";
+import type { ResolvedFlags } from "./train_flags.ts";
+
+/** A run as the flags describe it. */
+export interface Run {
+  readonly config: ModelConfig;
+  readonly settings: TrainSettings;
+  readonly cadence: TrainCadence;
+  readonly dataset: Dataset;
+  readonly flags: ResolvedFlags;
+  readonly folder: string;
+}
+
+/** Length of a sample text. */
+const SAMPLE_TOKENS = 200;
+
+/** Part of the newest step in the running mean of the speed. */
+const SPEED_WEIGHT = 0.1;
+
+/**
+ * Trains to the end, or until Ctrl-C. Returns the reports of all steps.
+ *
+ * @throws InterruptedError after Ctrl-C, with the checkpoint saved.
+ */
+export async function runTraining(
+  run: Run,
+  { terminal, resume, open }: { terminal: Terminal; resume: boolean; open: () => Promise<GpuDevice> },
+): Promise<StepReport[]> {
+  const { config, settings, cadence, dataset, flags, folder } = run;
+  const interrupt = new AbortController();
+  const onSignal = (): void => interrupt.abort();
+  Deno.addSignalListener("SIGINT", onSignal);
+  using device = await open();
+  terminal.note(`seed: ${settings.seed}`);
+  const reports: StepReport[] = [];
+  const last = Math.min(settings.schedule.steps, cadence.stopAfter);
+  let progress: Progress | null = null;
+  let log: MetricsLog | null = null;
+  let forward: CausalForward | null = null;
+  const speed = new Speedometer(settings);
+  const options = { config, settings, cadence, dataset, folder, resume, flags: JSON.stringify(flags), signal: interrupt.signal };
+  try {
+    for await (const report of train(device, options)) {
+      if (report.kind === "started") {
+        if (report.step > 0) terminal.note(`resumed at step ${report.step} of ${settings.schedule.steps}`);
+        log = await MetricsLog.open(folder, { resumedStep: report.step });
+        progress = openProgress(terminal, { max: last, value: report.step });
+        forward = new CausalForward(device, { config, weights: report.weights });
+        speed.start();
+      } else if (report.kind === "step") {
+        const tokensPerSecond = speed.step({ isEvaluated: report.evaluation !== null });
+        reports.push(report);
+        log!.write(report, { tokensPerSecond });
+        progress!.update(report.step, status(report, { tokensPerSecond, last, stepTokens: speed.stepTokens }));
+        if (report.evaluation) await progress!.note(evaluationLine(report, dataset));
+        if (flags.sample_every > 0 && report.step % flags.sample_every === 0) {
+          await progress!.note(await sample(forward!, run));
+        }
+        speed.start();
+      } else if (report.kind === "interrupted") {
+        throw new InterruptedError(`interrupted at step ${report.step}, saved in ${folder}; --resume goes on`);
+      } else {
+        speed.start();
+      }
+    }
+  } finally {
+    Deno.removeSignalListener("SIGINT", onSignal);
+    await progress?.stop();
+    log?.[Symbol.dispose]();
+  }
+  terminal.note(`saved in ${folder}; peak GPU memory ${peakMemory(device)} (${device.memory.peak} bytes)`);
+  return reports;
+}
+
+/** Running mean of tokens per second; time between steps does not count. */
+class Speedometer {
+  readonly stepTokens: number;
+  #started = 0;
+  #mean = 0;
+
+  constructor({ shape: { batchSize, sequenceLength, gradientAccumulation } }: TrainSettings) {
+    this.stepTokens = batchSize * sequenceLength * gradientAccumulation;
+  }
+
+  start(): void {
+    this.#started = performance.now();
+  }
+
+  /** The mean after a step; one that evaluated took longer than training does and is left out. */
+  step({ isEvaluated }: { isEvaluated: boolean }): number {
+    if (isEvaluated && this.#mean > 0) return this.#mean;
+    const now = this.stepTokens / ((performance.now() - this.#started) / 1000);
+    this.#mean = this.#mean === 0 ? now : this.#mean + SPEED_WEIGHT * (now - this.#mean);
+    return this.#mean;
+  }
+}
+
+function status(
+  { step, losses }: StepReport,
+  { tokensPerSecond, last, stepTokens }: { tokensPerSecond: number; last: number; stepTokens: number },
+): string {
+  const left = formatDuration(((last - step) * stepTokens) / tokensPerSecond);
+  return `loss ${losses.total.toFixed(3)}  ${Math.round(tokensPerSecond)} tokens/s  ${left} left`;
+}
+
+function evaluationLine({ step, evaluation }: StepReport, { validation }: Dataset): string {
+  const { loss, depthFractions } = evaluation!;
+  const bits = `${(loss / Math.LN2).toFixed(3)} bits per token`;
+  const depths = depthFractions?.map((fraction, depth) => `${depth}: ${(100 * fraction).toFixed(0)} %`).slice(1);
+  const routed = depths ? `, depths ${depths.join(", ")}` : "";
+  return `step ${step}: held-out loss ${loss.toFixed(4)} (${bits} on ${validation.length} tokens${routed})`;
+}
+
+async function sample(forward: CausalForward, { config, flags, settings }: Run): Promise<string> {
+  const tokenizer = tokenizerOf(config, { source: "this model" });
+  const decoder = tokenizer.decoder();
+  let text = flags.sample_prompt;
+  const tokens = generate(forward, {
+    prompt: tokenizer.encode(flags.sample_prompt),
+    count: SAMPLE_TOKENS,
+    sampling: { temperature: 0.8, topK: 0, topP: 0.95, minP: 0, repeatPenalty: 1 },
+    seed: settings.seed,
+    logProbabilities: 0,
+    endOfText: tokenizer.endOfText,
+  });
+  for await (const { id } of tokens) text += decoder.push(id);
+  return text + decoder.flush();
+}
