@@ -11,26 +11,36 @@ export interface FlopsPerToken {
   readonly full: number;
 }
 
-/** Layer applications of each recursion step with the fraction of the tokens that take part. */
-function applications(config: ModelConfig): { layers: number; fraction: number }[] {
+/** Layers that run together, and on what. */
+interface Application {
+  readonly layers: number;
+  /** Fraction of the tokens that take part. */
+  readonly fraction: number;
+  /** Whether keys and values are those of the first recursion step, for all tokens, instead of its own. */
+  readonly sharesKeys: boolean;
+}
+
+function applications({ kvCache, ...config }: ModelConfig): Application[] {
   const { recursion, router, numHiddenLayers } = config;
-  if (!recursion) return [{ layers: numHiddenLayers, fraction: 1 }];
+  if (!recursion) return [{ layers: numHiddenLayers, fraction: 1, sharesKeys: false }];
   const steps = Array.from({ length: recursion.numRecursions }, (_, r) => ({
     layers: recursion.blockLayers,
     fraction: router ? capacity(config, r) : 1,
+    sharesKeys: kvCache === "shared" && r > 0,
   }));
-  return hasUnsharedEnds(recursion) ? [{ layers: 2, fraction: 1 }, ...steps] : steps;
+  return hasUnsharedEnds(recursion) ? [{ layers: 2, fraction: 1, sharesKeys: false }, ...steps] : steps;
 }
 
 /** c_r; token choice is counted as perfectly balanced. */
-function capacity({ recursion, router }: ModelConfig, r: number): number {
+function capacity({ recursion, router }: Pick<ModelConfig, "recursion" | "router">, r: number): number {
   const given = router?.kind === "expert_choice" ? router.capacities?.[r] : undefined;
   return given ?? (recursion!.numRecursions - r) / recursion!.numRecursions;
 }
 
 /**
  * Forward FLOPs per token at a sequence length T: lin = 2 (4 C^2 + 3 C F), att = 2 T C for the causal half of both
- * products; a step with fraction c of the tokens costs c lin + c^2 att (recursion-wise caching).
+ * products; a step with fraction c of the tokens costs c lin + c^2 att with recursion-wise caching. With shared keys and
+ * values its tokens attend to all of the sequence and need no projections to keys and values: c (lin - 4 C^2 + att).
  */
 export function flopsPerToken(config: ModelConfig, { tokens }: { tokens: number }): FlopsPerToken {
   const { hiddenSize: c, intermediateSize: f, numAttentionHeads: h, numKeyValueHeads: g, headDim: d } =
@@ -41,10 +51,12 @@ export function flopsPerToken(config: ModelConfig, { tokens }: { tokens: number 
   const paperAttention = 2 * tokens * c;
   let paper = 0;
   let full = 2 * config.vocabSize * c;
-  applications(config).forEach(({ layers, fraction }) => {
-    paper += layers * (fraction * paperLinear + fraction ** 2 * paperAttention);
-    full += layers * (fraction * linear + fraction ** 2 * attention);
-  });
+  for (const { layers, fraction, sharesKeys } of applications(config)) {
+    const attended = sharesKeys ? 1 : fraction;
+    const [paperSpared, spared] = sharesKeys ? [4 * c * c, 4 * c * g * d] : [0, 0];
+    paper += layers * fraction * (paperLinear - paperSpared + attended * paperAttention);
+    full += layers * fraction * (linear - spared + attended * attention);
+  }
   if (config.recursion && config.router) full += 2 * c * config.recursion.numRecursions;
   return { paper, full };
 }

@@ -79,7 +79,8 @@ export function presetNames(): string[] {
 export function presetConfig(name: string): ModelConfig {
   const [, shapeName, variant] = /^(.+?)(?:-(mor[234]|rec[234]|vanilla))?$/.exec(name) ?? [];
   const isByte = Object.hasOwn(BYTE_SHAPES, shapeName ?? "");
-  const preset = isByte ? BYTE_SHAPES[shapeName!] : PAPER_SHAPES[shapeName ?? ""];
+  const shapes = isByte ? BYTE_SHAPES : PAPER_SHAPES;
+  const preset = Object.hasOwn(shapes, shapeName ?? "") ? shapes[shapeName!] : undefined;
   if (!preset) {
     throw new ConfigError(
       `Unknown preset "${name}"; presets are ${presetShapes().join(", ")}, each with -mor2 to -mor4`,

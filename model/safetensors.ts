@@ -145,7 +145,9 @@ async function readHeader(file: Deno.FsFile, path: string): Promise<{
       `the file is truncated or damaged: ${size} bytes, its header speaks of ${8 + headerBytes + dataBytes}`,
     );
   }
-  return { entries, metadata: metadataSchema.parse(__metadata__) ?? {}, dataStart: 8 + headerBytes };
+  const metadata = metadataSchema.safeParse(__metadata__);
+  if (!metadata.success) fail("the header's metadata is malformed");
+  return { entries, metadata: metadata.data ?? {}, dataStart: 8 + headerBytes };
 }
 
 function parseHeader(text: string, fail: (text: string) => never): Record<string, unknown> {

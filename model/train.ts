@@ -6,12 +6,7 @@
  */
 import { setImmediate } from "node:timers";
 import type { GpuDevice } from "../gpu/device.ts";
-import {
-  createCheckpointFolder,
-  loadTraining,
-  readTrainingState,
-  saveTraining,
-} from "./checkpoint.ts";
+import { createCheckpointFolder, loadTraining, readTrainingState, saveTraining } from "./checkpoint.ts";
 import { ConfigError, type ModelConfig, modelConfigToJson } from "./config.ts";
 import { type Dataset, evaluationBatches, trainingBatch, windowCount } from "./dataset.ts";
 import { type Evaluation, Evaluator } from "./evaluate.ts";
@@ -135,13 +130,16 @@ export async function* train(device: GpuDevice, options: TrainOptions): AsyncGen
   }
 
   for (let step = start; step < last; step++) {
-    const batches = Array.from({ length: shape.gradientAccumulation }, (_, i) =>
-      trainingBatch(dataset.training, {
-        index: step * shape.gradientAccumulation + i,
-        batchSize: shape.batchSize,
-        sequenceLength: shape.sequenceLength,
-        seed,
-      }));
+    const batches = Array.from(
+      { length: shape.gradientAccumulation },
+      (_, i) =>
+        trainingBatch(dataset.training, {
+          index: step * shape.gradientAccumulation + i,
+          batchSize: shape.batchSize,
+          sequenceLength: shape.sequenceLength,
+          seed,
+        }),
+    );
     const learningRate = learningRateAt(schedule, step);
     const { losses, gradNorm } = await programs.step(batches, { learningRate, step, seed });
     const done = step + 1;
@@ -157,7 +155,17 @@ export async function* train(device: GpuDevice, options: TrainOptions): AsyncGen
       depthFractions,
       evaluation: isEvaluated ? await evaluate() : null,
     };
-    if (done === last || done % cadence.saveEvery === 0 || signal.aborted) yield await save(done);
+    if (done === last || done % cadence.saveEvery === 0 || signal.aborted) {
+      // The loss above is that before the update: what is saved must be known to work.
+      checkFinite({
+        losses: await programs.losses(batches, { step, seed }),
+        gradNorm,
+        step: done,
+        saved,
+        folder,
+      });
+      yield await save(done);
+    }
     if (signal.aborted) {
       yield { kind: "interrupted", step: done };
       return;
@@ -169,7 +177,10 @@ export async function* train(device: GpuDevice, options: TrainOptions): AsyncGen
 
 function evaluation(
   device: GpuDevice,
-  { buffers, options: { config, settings, cadence, dataset } }: { buffers: TrainingBuffers; options: TrainOptions },
+  { buffers, options: { config, settings, cadence, dataset } }: {
+    buffers: TrainingBuffers;
+    options: TrainOptions;
+  },
 ): (() => Promise<Evaluation>) | null {
   const { weights, evaluation: workspace } = buffers;
   if (!workspace) return null;
@@ -214,7 +225,9 @@ async function resumedStep(options: TrainOptions): Promise<number> {
     const what = key === "text"
       ? "the text is not the one the run was started with"
       : `${key} is ${current.get(key)}, the run was started with ${saved.get(key)}`;
-    throw new ConfigError(`Cannot resume ${options.folder}: ${what}; give the same, or start a new run elsewhere`);
+    throw new ConfigError(
+      `Cannot resume ${options.folder}: ${what}; give the same, or start a new run elsewhere`,
+    );
   }
   return step;
 }

@@ -4,7 +4,7 @@ import type { GpuDevice } from "../gpu/device.ts";
 import { groupByToken } from "../gpu/kernels/embedding.ts";
 import { type Allocator, type MemoryLedger, planAllocator } from "../gpu/memory.ts";
 import { MemoryError } from "../gpu/errors.ts";
-import { readTensors } from "../gpu/readback.ts";
+import { readTensor, readTensors } from "../gpu/readback.ts";
 import { writeTensor } from "../gpu/tensor.ts";
 import { type ExpertChoiceConfig, keptTokens, type ModelConfig } from "./config.ts";
 import type { Batch } from "./dataset.ts";
@@ -55,7 +55,11 @@ const MAX_ROWS = 2 ** 26;
 /** @throws MemoryError when it does not fit the allocator's budget or limits. */
 export function allocateTraining(
   device: Allocator,
-  { config, shape, evaluationSequences }: { config: ModelConfig; shape: StepShape; evaluationSequences: number },
+  { config, shape, evaluationSequences }: {
+    config: ModelConfig;
+    shape: StepShape;
+    evaluationSequences: number;
+  },
 ): TrainingBuffers {
   const { batchSize: sequences, sequenceLength: tokens } = shape;
   if (sequences * tokens > MAX_ROWS) {
@@ -152,15 +156,31 @@ export class TrainingPrograms {
   ): Promise<StepResult> {
     const { optimizer, workspace } = this.buffers;
     writeStep(this.device, optimizer, { learningRate, step, betas: this.#settings.betas });
+    this.#run(batches, { step, seed, end: [this.update] });
+    const [losses, norm] = await readTensors(this.device, [workspace.losses, optimizer.norm]);
+    return { losses: lossTerms(this.#config, losses!), gradNorm: norm![0]! };
+  }
+
+  /** The loss of a step's batches with the weights as they are now; no weight or moment changes. */
+  async losses(
+    batches: readonly Batch[],
+    { step, seed }: { step: number; seed: number },
+  ): Promise<LossTerms> {
+    this.#run(batches, { step, seed, end: [] });
+    return lossTerms(this.#config, await readTensor(this.device, this.buffers.workspace.losses));
+  }
+
+  #run(
+    batches: readonly Batch[],
+    { step, seed, end }: { step: number; seed: number; end: readonly Commands[] },
+  ): void {
     batches.forEach((batch, i) => {
       this.load(batch, { seed: hash(`${seed} ${step} ${i}`) });
       const programs = [this.batch];
       if (i === 0) programs.unshift(this.begin);
-      if (i === batches.length - 1) programs.push(this.update);
+      if (i === batches.length - 1) programs.push(...end);
       submit(this.device, programs);
     });
-    const [losses, norm] = await readTensors(this.device, [workspace.losses, optimizer.norm]);
-    return { losses: lossTerms(this.#config, losses!), gradNorm: norm![0]! };
   }
 }
 
@@ -168,14 +188,22 @@ export class TrainingPrograms {
 export function lossTerms({ router }: ModelConfig, sums: ArrayLike<number>): LossTerms {
   const [ce, auxiliary, z] = [sums[0]!, sums[1]!, sums[2]!];
   if (router?.kind !== "expert_choice") return { ce, auxiliary: null, z: null, total: ce };
-  return { ce, auxiliary, z, total: ce + auxiliaryCoefficient(router) * auxiliary + zCoefficient(router) * z };
+  return {
+    ce,
+    auxiliary,
+    z,
+    total: ce + auxiliaryCoefficient(router) * auxiliary + zCoefficient(router) * z,
+  };
 }
 
 /**
  * Fraction of the tokens with each depth, 0 recursion steps first: what the capacities of expert choice prescribe.
  * Null without a router.
  */
-export function prescribedDepthFractions(config: ModelConfig, { tokens }: { tokens: number }): number[] | null {
+export function prescribedDepthFractions(
+  config: ModelConfig,
+  { tokens }: { tokens: number },
+): number[] | null {
   if (config.router?.kind !== "expert_choice") return null;
   const router: ExpertChoiceConfig = config.router;
   const kept = keptTokens(router, { numRecursions: config.recursion!.numRecursions, tokens });

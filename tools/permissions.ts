@@ -21,6 +21,8 @@ export const PROGRAM_PERMISSIONS: readonly string[] = [
   "--allow-read",
   "--allow-write",
   `--allow-env=${PROGRAM_VARIABLES.join(",")}`,
+  // A software adapter's buffers are host memory: how much of it is free is asked before they are made.
+  "--allow-sys=systemMemoryInfo",
 ];
 
 /** Flags for the tests, which besides run the program as users do: through Deno or a shell. */
@@ -29,5 +31,6 @@ export const TEST_PERMISSIONS: readonly string[] = [
   "--allow-read",
   "--allow-write",
   `--allow-env=${[...PROGRAM_VARIABLES, "PATH", "TMPDIR", "TMP", "TEMP", "DENO_DIR"].join(",")}`,
+  "--allow-sys=systemMemoryInfo",
   `--allow-run=${Deno.execPath()},sh,bash`,
 ];

@@ -12,7 +12,7 @@ export interface MatmulVariant {
   readonly kernel: Kernel;
   readonly tileRows: number;
   readonly tileColumns: number;
-  /** Depths that one loop turn covers, inner loops counted. */
+  /** Depths that one loop turn covers; inner loops count, with their last check, as lavapipe counts them. */
   readonly depthsPerTurn: number;
 }
 
@@ -29,7 +29,7 @@ const TILED: MatmulVariant = {
   kernel: defineKernel("matmul_tiled.wgsl", matmulTiledCode),
   tileRows: 64,
   tileColumns: 64,
-  depthsPerTurn: 16 / (1 + 4 + 16),
+  depthsPerTurn: 16 / (1 + 5 + 17),
 };
 
 export const MATMUL_VARIANTS = { subgroup: SUBGROUP, tiled: TILED } as const;

@@ -3,6 +3,7 @@ import { blankIndices, gpuTest, run, upload, uploadIndices } from "../support/de
 import { caseRows, recordRows } from "../support/row_cases.ts";
 import { Commands } from "../../gpu/commands.ts";
 import type { GpuDevice } from "../../gpu/device.ts";
+import { MemoryError } from "../../gpu/errors.ts";
 import { defineKernel } from "../../gpu/kernel.ts";
 import { rowGrid } from "../../gpu/rows.ts";
 import { createTensor, viewTensor } from "../../gpu/tensor.ts";
@@ -120,7 +121,7 @@ gpuTest("Commands refuses grids and bindings beyond the adapter's limits", (devi
   const large = { ...out, shape: [device.limits.maxStorageBufferBindingSize / 4 + 1] };
   assertThrows(
     () => commands.dispatch(STEPS, { entryPoint: "mark", tensors: { out: large }, grid }),
-    RangeError,
+    MemoryError,
     "more than the adapter binds at once",
   );
   return Promise.resolve();

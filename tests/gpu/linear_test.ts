@@ -13,43 +13,46 @@ const outFeatures = 24;
 for (const rowCase of [...rowCases, manyRows]) {
   for (const shapes of ["software", "hardware"] as const) {
     const { name, count, maximum, dim } = rowCase;
-    gpuTest(`linear and its gradients match the reference with ${name}, ${shapes} variant`, async (opened) => {
-      const device = shapes === "hardware" ? asHardware(opened) : opened;
-      const random = createRandom(12);
-      const x = random.normals(maximum * dim);
-      const gradOut = random.normals(maximum * outFeatures);
-      const weight = random.normals(outFeatures * dim);
-      const rows = caseRows(device, rowCase);
-      const tensors = {
-        x: upload(device, x, [maximum, dim]),
-        gradOut: upload(device, gradOut, [maximum, outFeatures]),
-        weight: upload(device, weight, [outFeatures, dim]),
-      };
-      const out = blank(device, [maximum, outFeatures]);
-      const gradX = blank(device, [maximum, dim]);
-      const gradWeight = blank(device, [outFeatures, dim], 0.25);
-      const [gotOut, gotGradX, gotGradWeight] = await run(device, (commands) => {
-        recordRows(commands, rows);
-        linear(commands, { ...tensors, out }, { rows });
-        linearBackwardInput(commands, { ...tensors, gradX }, { rows });
-        linearBackwardWeight(commands, { ...tensors, gradWeight }, { rows });
-      }, [out, gradX, gradWeight]);
+    gpuTest(
+      `linear and its gradients match the reference with ${name}, ${shapes} variant`,
+      async (opened) => {
+        const device = shapes === "hardware" ? asHardware(opened) : opened;
+        const random = createRandom(12);
+        const x = random.normals(maximum * dim);
+        const gradOut = random.normals(maximum * outFeatures);
+        const weight = random.normals(outFeatures * dim);
+        const rows = caseRows(device, rowCase);
+        const tensors = {
+          x: upload(device, x, [maximum, dim]),
+          gradOut: upload(device, gradOut, [maximum, outFeatures]),
+          weight: upload(device, weight, [outFeatures, dim]),
+        };
+        const out = blank(device, [maximum, outFeatures]);
+        const gradX = blank(device, [maximum, dim]);
+        const gradWeight = blank(device, [outFeatures, dim], 0.25);
+        const [gotOut, gotGradX, gotGradWeight] = await run(device, (commands) => {
+          recordRows(commands, rows);
+          linear(commands, { ...tensors, out }, { rows });
+          linearBackwardInput(commands, { ...tensors, gradX }, { rows });
+          linearBackwardWeight(commands, { ...tensors, gradWeight }, { rows });
+        }, [out, gradX, gradWeight]);
 
-      const used = {
-        x: x.subarray(0, count * dim),
-        gradOut: gradOut.subarray(0, count * outFeatures),
-        weight,
-      };
-      const sizes = { inFeatures: dim, outFeatures };
-      // Rounding of sums of up to 64 products, and of 70,000 for the weight's gradient.
-      const relative = 2e-6;
-      const wantedOut = reference.linear(used, sizes);
-      assertClose(writtenPart(gotOut!, wantedOut.length), wantedOut, { relative, label: "out" });
-      const wantedGradX = reference.linearInputGradient(used, sizes);
-      assertClose(writtenPart(gotGradX!, wantedGradX.length), wantedGradX, { relative, label: "gradX" });
-      const added = reference.linearWeightGradient(used, sizes).map((value) => value + 0.25);
-      assertClose(gotGradWeight!, added, { relative: count > 1000 ? 2e-5 : relative, label: "gradWeight" });
-    });
+        const used = {
+          x: x.subarray(0, count * dim),
+          gradOut: gradOut.subarray(0, count * outFeatures),
+          weight,
+        };
+        const sizes = { inFeatures: dim, outFeatures };
+        // Rounding of sums of up to 64 products, and of 70,000 for the weight's gradient.
+        const relative = 2e-6;
+        const wantedOut = reference.linear(used, sizes);
+        assertClose(writtenPart(gotOut!, wantedOut.length), wantedOut, { relative, label: "out" });
+        const wantedGradX = reference.linearInputGradient(used, sizes);
+        assertClose(writtenPart(gotGradX!, wantedGradX.length), wantedGradX, { relative, label: "gradX" });
+        const added = reference.linearWeightGradient(used, sizes).map((value) => value + 0.25);
+        assertClose(gotGradWeight!, added, { relative: count > 1000 ? 2e-5 : relative, label: "gradWeight" });
+      },
+    );
   }
 }
 
@@ -62,7 +65,8 @@ gpuTest("linear and its gradients refuse other shapes by the tensor's name", (de
   const refused: Record<string, () => void> = {
     "linear: x has shape (3,8), expected (3,12)": () =>
       linear(commands, { x: narrow, weight, out: narrow }, { rows }),
-    "linear: out has shape (3,12), expected (3,8)": () => linear(commands, { x: wide, weight, out: wide }, { rows }),
+    "linear: out has shape (3,12), expected (3,8)": () =>
+      linear(commands, { x: wide, weight, out: wide }, { rows }),
     "linearBackwardInput: gradOut": () =>
       linearBackwardInput(commands, { gradOut: wide, weight, gradX: wide }, { rows }),
     "linearBackwardInput: gradX": () =>

@@ -97,12 +97,19 @@ for (const variant of variants) {
 
       const written = gotOut!.slice(0, count * outFeatures);
       assertClose(written, reference.linear({ x, weight }, sizes), { relative, label: "out" });
-      assertEquals(gotOut!.slice(written.length).every(Number.isNaN), true, "rows past the count were written");
+      assertEquals(
+        gotOut!.slice(written.length).every(Number.isNaN),
+        true,
+        "rows past the count were written",
+      );
       const spare = new Float64Array((maximum - count) * inFeatures);
       const wantedGradX = [...reference.linearInputGradient({ gradOut, weight }, sizes), ...spare];
       assertClose(gotGradX!, wantedGradX.map((value) => value + 0.5), { relative, label: "gradX" });
       const wantedGradWeight = reference.linearWeightGradient({ gradOut, x }, sizes);
-      assertClose(gotGradWeight!, wantedGradWeight.map((value) => value + 0.25), { relative, label: "gradWeight" });
+      assertClose(gotGradWeight!, wantedGradWeight.map((value) => value + 0.25), {
+        relative,
+        label: "gradWeight",
+      });
     });
   }
 }
@@ -111,7 +118,10 @@ gpuTest("matmul splits a sum that one invocation cannot loop over", (device) => 
   const rows = caseRows(device, { count: 4, maximum: 4 });
   const dispatches = (variant: keyof typeof MATMUL_VARIANTS): number => {
     const commands = new Commands(device, "test");
-    const tensors = { a: upload(device, new Float32Array(280_000)), b: upload(device, new Float32Array(280_000)) };
+    const tensors = {
+      a: upload(device, new Float32Array(280_000)),
+      b: upload(device, new Float32Array(280_000)),
+    };
     matmul(commands, { ...tensors, out: blank(device, [4, 4]) }, {
       rows: 4,
       columns: 4,

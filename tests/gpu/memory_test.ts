@@ -9,7 +9,17 @@ function tensorOf(device: Allocator, size: number): ReturnType<typeof createTens
 }
 
 Deno.test("formatBytes takes the largest unit that leaves at least one", () => {
-  const texts = [0, 1023, 1024, 1536, 10 * 1024, 12.34 * 1024 ** 2, 1024 ** 3, 5 * 1024 ** 4, 5000 * 1024 ** 4];
+  const texts = [
+    0,
+    1023,
+    1024,
+    1536,
+    10 * 1024,
+    12.34 * 1024 ** 2,
+    1024 ** 3,
+    5 * 1024 ** 4,
+    5000 * 1024 ** 4,
+  ];
   assertEquals(texts.map(formatBytes), [
     "0 B",
     "1023 B",
@@ -36,7 +46,11 @@ Deno.test("MemoryLedger refuses bytes over its budget, counts none of them and n
   const ledger = new MemoryLedger();
   ledger.budget = 2048;
   ledger.add(1024, "weights");
-  const error = assertThrows(() => ledger.add(1025, "logits"), MemoryError, "Cannot allocate logits: 1.00 KiB");
+  const error = assertThrows(
+    () => ledger.add(1025, "logits"),
+    MemoryError,
+    "Cannot allocate logits: 1.00 KiB",
+  );
   for (const part of ["1.00 KiB in use", "2.00 KiB available", "--batch-size"]) {
     assertEquals(error.message.includes(part), true, error.message);
   }

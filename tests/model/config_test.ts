@@ -171,8 +171,16 @@ const refused: readonly (readonly [name: string, json: unknown, message: string]
     { ...json, num_key_value_heads: 2 },
     "num_attention_heads 9 is not a multiple of num_key_value_heads 2",
   ],
-  ["a hidden size for other vectors", { ...json, hidden_size: 578 }, "hidden_size is 578, must be a multiple of 4"],
-  ["an intermediate size for other vectors", { ...json, intermediate_size: 1537 }, "intermediate_size is 1537"],
+  [
+    "a hidden size for other vectors",
+    { ...json, hidden_size: 578 },
+    "hidden_size is 578, must be a multiple of 4",
+  ],
+  [
+    "an intermediate size for other vectors",
+    { ...json, intermediate_size: 1537 },
+    "intermediate_size is 1537",
+  ],
   ["a head size for other vectors", { ...json, head_dim: 6 }, "head_dim is 6, must be a multiple of 4"],
   [
     "another number of unrolled layers",
@@ -223,13 +231,14 @@ Deno.test("numUniqueLayers counts the layers with weights of their own", () => {
 
 Deno.test("keptTokens rounds down and keeps at least one", () => {
   const router = parse().router as ExpertChoiceConfig;
-  const kept = (numRecursions: number, tokens: number): number[] => keptTokens(router, { numRecursions, tokens });
+  const kept = (numRecursions: number, tokens: number): number[] =>
+    keptTokens(router, { numRecursions, tokens });
   assertEquals(kept(3, 2048), [2048, 1365, 682]);
   assertEquals(kept(3, 20), [20, 13, 6]);
   assertEquals(kept(2, 17), [17, 8]);
   assertEquals(kept(4, 3), [3, 2, 1, 1]);
   assertEquals(kept(3, 1), [1, 1, 1]);
-  // Exact thirds: 0.333... * 3 in floats would do too, 2/3 * 3 and 1/49 * 49 would not.
+  // Exact fractions: in floats 1 / 49 * 49 is less than 1.
   for (let n = 2; n <= 50; n++) assertEquals(kept(n, n), Array.from({ length: n }, (_, r) => n - r));
 });
 

@@ -63,7 +63,7 @@ export function goldenValues({ name, tensors }: Golden, tensor: string): Float32
  * The file: u64 header length, JSON header of {name: {dtype, shape, data_offsets}}, then the data,
  * little-endian.
  */
-function readTensors(file: URL): Map<string, GoldenTensor> {
+export function readTensors(file: URL): Map<string, GoldenTensor> {
   const bytes = Deno.readFileSync(file);
   const headerLength = Number(new DataView(bytes.buffer).getBigUint64(0, true));
   const header: Record<string, { dtype: string; shape: number[]; data_offsets: [number, number] }> = JSON
