@@ -33,7 +33,9 @@ const PASSAGE_TOKENS = 240;
 // deno-lint-ignore no-explicit-any -- see root.ts
 export function demoCommand(): Command<any> {
   return new Command()
-    .description("Train a small Mixture-of-Recursions model on a text and let it write: about two minutes on two cores.")
+    .description(
+      "Train a small Mixture-of-Recursions model on a text and let it write: about two minutes on two cores.",
+    )
     .option("--data <file:string>", "The text; `deno task demo` brings Moby Dick.", { required: true })
     .option("--out <folder:string>", "Folder of the checkpoint.", { default: DEFAULT_OUT })
     .option("--steps <n:integer>", "Optimizer steps.", { default: 400 })
@@ -44,7 +46,9 @@ export function demoCommand(): Command<any> {
 async function demo({ data, out, steps, quiet }: DemoOptions): Promise<void> {
   const terminal = openTerminal({ quiet });
   if (out === DEFAULT_OUT) await Deno.remove(out, { recursive: true }).catch(() => {});
-  if (await hasWeights(out)) throw new ConfigError(`Cannot run the demo in ${out}: it holds a checkpoint; give another --out`);
+  if (await hasWeights(out)) {
+    throw new ConfigError(`Cannot run the demo in ${out}: it holds a checkpoint; give another --out`);
+  }
   const config = presetConfig(PRESET);
   const flags = mergeFlags({
     model: PRESET,
@@ -86,7 +90,9 @@ function introduction(config: ModelConfig, { training, validation }: Dataset): s
   const unrolled = unrolledParameterCount(config);
   return `Mixture-of-Recursions: one shared block, applied up to ${numRecursions} times; a router decides for each ` +
     `token how often.\n` +
-    `parameters       ${unique.toLocaleString("en")}; unrolled as a vanilla model of ${config.numHiddenLayers} layers ` +
+    `parameters       ${
+      unique.toLocaleString("en")
+    }; unrolled as a vanilla model of ${config.numHiddenLayers} layers ` +
     `${unrolled.toLocaleString("en")} (${(unrolled / unique).toFixed(2)} times as many)\n` +
     `text             ${training.length.toLocaleString("en")} bytes to learn from, ` +
     `${validation.length.toLocaleString("en")} held out\n`;
@@ -122,7 +128,9 @@ function results(
 async function passages(folder: string, terminal: Terminal): Promise<void> {
   const { device, config, weights } = await loadModel(folder, { terminal: { ...terminal, note: () => {} } });
   const forward = new CausalForward(device, { config, weights });
-  const legend = [1, 2, 3].map((depth) => terminal.hasColor ? colorDepth(`depth ${depth}`, depth) : `depth ${depth}`);
+  const legend = [1, 2, 3].map((depth) =>
+    terminal.hasColor ? colorDepth(`depth ${depth}`, depth) : `depth ${depth}`
+  );
   if (terminal.hasColor) terminal.out(`\nIt writes (${legend.join(", ")}):\n`);
   else terminal.out("\nIt writes (on a terminal, in the colours of the depths):\n");
   for (const [seed, prompt] of PROMPTS.entries()) {
@@ -131,7 +139,13 @@ async function passages(folder: string, terminal: Terminal): Promise<void> {
     terminal.out(`\n${prompt}`);
     const sampling = { temperature: 0.7, topK: 40, topP: 0.95, minP: 0, repeatPenalty: 1 };
     const options = { prompt: byteTokenizer.encode(prompt), count: PASSAGE_TOKENS, sampling, seed };
-    for await (const { id, depth } of generate(forward, { ...options, logProbabilities: 0, endOfText: byteTokenizer.endOfText })) {
+    for await (
+      const { id, depth } of generate(forward, {
+        ...options,
+        logProbabilities: 0,
+        endOfText: byteTokenizer.endOfText,
+      })
+    ) {
       const text = decoder.push(id);
       depths.push(depth);
       if (text !== "") terminal.out(terminal.hasColor ? colorDepth(text, depth) : text);

@@ -22,11 +22,18 @@ export function explainError(error: unknown): { code: number; line: string; isEx
   const message = error instanceof Error ? error.message : String(error);
   if (error instanceof ValidationError) return { code: EXIT.usage, line: message, isExpected: true };
   if (error instanceof GpuUnavailableError) return { code: EXIT.noAdapter, line: message, isExpected: true };
-  if (error instanceof MemoryError) return { code: EXIT.noMemory, line: message, isExpected: true };
+  if (isOutOfMemory(error)) return { code: EXIT.noMemory, line: message, isExpected: true };
   if (error instanceof InterruptedError) return { code: EXIT.interrupted, line: message, isExpected: true };
-  if (isFileError(error)) return { code: EXIT.failed, line: `Cannot use a file: ${message}`, isExpected: true };
+  if (isFileError(error)) {
+    return { code: EXIT.failed, line: `Cannot use a file: ${message}`, isExpected: true };
+  }
   const isExpected = EXPECTED.some((kind) => error instanceof kind);
   return { code: EXIT.failed, line: isExpected ? message : `Unexpected error: ${message}`, isExpected };
+}
+
+/** Refused beforehand, or by the driver when it came to it. */
+function isOutOfMemory(error: unknown): boolean {
+  return error instanceof MemoryError || error instanceof GpuError && error.kind === "out-of-memory";
 }
 
 /** Errors of the operating system: disk full, no permission, is a directory... */

@@ -1,6 +1,12 @@
 import { Command, ValidationError } from "@cliffy/command";
 import { z } from "zod";
-import { type ForwardInput, forwardCausal, type ForwardResult, forwardTopK, greedyContinuation } from "../model/forward.ts";
+import {
+  forwardCausal,
+  type ForwardInput,
+  type ForwardResult,
+  forwardTopK,
+  greedyContinuation,
+} from "../model/forward.ts";
 import { ConfigError } from "../model/config.ts";
 import { loadModel } from "./session.ts";
 import { openTerminal } from "./terminal.ts";
@@ -22,10 +28,16 @@ export function forwardCommand(): Command<any> {
   return new Command()
     .description("Run given token ids through a model: logits, loss terms, chosen positions, gradients.")
     .arguments("<checkpoint:string>")
-    .option("--ids <file:string>", 'JSON: {"input_ids": [[...]], "targets": [[...]]}; targets are optional.', {
-      required: true,
+    .option(
+      "--ids <file:string>",
+      'JSON: {"input_ids": [[...]], "targets": [[...]]}; targets are optional.',
+      {
+        required: true,
+      },
+    )
+    .option("--routing <how:string>", "causal (as in generation) or top-k (as in training).", {
+      default: "top-k",
     })
-    .option("--routing <how:string>", "causal (as in generation) or top-k (as in training).", { default: "top-k" })
     .option("--greedy <n:integer>", "Continue the first row by n tokens, causally and greedily.")
     .option("--gradients <file:string>", "Write the gradients of the total loss, under the weights' names.")
     .option("--json", "Print one JSON object.")
@@ -67,7 +79,9 @@ async function readInput(path: string, { vocabSize }: { vocabSize: number }): Pr
   function fail(reason: string): never {
     throw new ConfigError(`Cannot use --ids ${path}: ${reason}`);
   }
-  if (!parsed.success) return fail(`${parsed.error.issues[0]!.path.join(".")}: ${parsed.error.issues[0]!.message}`);
+  if (!parsed.success) {
+    return fail(`${parsed.error.issues[0]!.path.join(".")}: ${parsed.error.issues[0]!.message}`);
+  }
   const { input_ids: ids, targets = null } = parsed.data;
   const length = ids[0]!.length;
   if (ids.some((row) => row.length !== length)) fail("rows of input_ids differ in length");
@@ -87,7 +101,10 @@ function parseJson(text: string, path: string): unknown {
   }
 }
 
-function reportOf({ losses, ...result }: ForwardResult, greedy: readonly number[] | null): Record<string, unknown> {
+function reportOf(
+  { losses, ...result }: ForwardResult,
+  greedy: readonly number[] | null,
+): Record<string, unknown> {
   return {
     logits: result.logits,
     ...(losses && {

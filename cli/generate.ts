@@ -27,19 +27,30 @@ interface GenerateFlags {
 // deno-lint-ignore no-explicit-any -- see root.ts
 export function generateCommand(): Command<any> {
   return new Command()
-    .description("Continue a prompt. Routing is causal: each token's depth depends only on the text before it.")
+    .description(
+      "Continue a prompt. Routing is causal: each token's depth depends only on the text before it.",
+    )
     .arguments("<checkpoint:string>")
     .option("-p, --prompt <text:string>", "The prompt; - reads it from stdin.")
     .option("-f, --file <path:string>", "Read the prompt from a file.")
     .option("-n, --count <n:integer>", "Most tokens to generate.", { default: 128 })
     .option("--temperature <t:number>", "0 always takes the likeliest token.", { default: 0.8 })
     .option("--top-k <k:integer>", "Sample from the k likeliest tokens; 0 is off.", { default: 40 })
-    .option("--top-p <p:number>", "Sample from the likeliest tokens that sum to p; 1 is off.", { default: 0.95 })
-    .option("--min-p <p:number>", "Leave out tokens less than p times as likely as the likeliest.", { default: 0 })
-    .option("--repeat-penalty <x:number>", "Make tokens already in the text less likely; 1 is off.", { default: 1 })
+    .option("--top-p <p:number>", "Sample from the likeliest tokens that sum to p; 1 is off.", {
+      default: 0.95,
+    })
+    .option("--min-p <p:number>", "Leave out tokens less than p times as likely as the likeliest.", {
+      default: 0,
+    })
+    .option("--repeat-penalty <x:number>", "Make tokens already in the text less likely; 1 is off.", {
+      default: 1,
+    })
     .option("--stop <text:string>", "End before this text; repeatable.", { collect: true })
     .option("--seed <n:integer>", "Seed of sampling; random, and echoed, unless given.")
-    .option("--depths", "Colour each token by the recursion steps that produced it; without colours, a list on stderr.")
+    .option(
+      "--depths",
+      "Colour each token by the recursion steps that produced it; without colours, a list on stderr.",
+    )
     .option("--json", "Print one JSON object: text, tokens with depth and log-probability.")
     .option("--logprobs <k:integer>", "With --json, the k likeliest alternatives of each token.")
     .example("Continue a sentence", 'mor generate my-model -p "Call me"')
@@ -74,7 +85,9 @@ async function run(flags: GenerateFlags, checkpoint: string): Promise<void> {
   device.close();
 }
 
-function checkFlags({ prompt, file, count, temperature, topK, topP, minP, repeatPenalty, logprobs, json }: GenerateFlags): void {
+function checkFlags(
+  { prompt, file, count, temperature, topK, topP, minP, repeatPenalty, logprobs, json }: GenerateFlags,
+): void {
   function check(isRight: boolean, text: string): void {
     if (!isRight) throw new ValidationError(text);
   }

@@ -2,7 +2,8 @@ import { Command } from "@cliffy/command";
 import { formatBytes } from "../gpu/memory.ts";
 import { ELEMENT_BYTES } from "../gpu/tensor.ts";
 import { readConfig } from "../model/checkpoint.ts";
-import { type ModelConfig, modelConfigToJson } from "../model/config.ts";
+import type { ModelConfig } from "../model/config.ts";
+import { modelConfigToJson } from "../model/config_file.ts";
 import { cacheBytesPerToken, flopsPerToken } from "../model/flops.ts";
 import { parameterCount, parameterTable, unrolledParameterCount } from "../model/parameters.ts";
 import { presetConfig, presetNames } from "../model/presets.ts";
@@ -16,7 +17,9 @@ interface InspectOptions {
 // deno-lint-ignore no-explicit-any -- see root.ts
 export function inspectCommand(): Command<any> {
   return new Command()
-    .description("Show a model's parameters, FLOPs per token, cache bytes and tensors. Takes a checkpoint or a preset.")
+    .description(
+      "Show a model's parameters, FLOPs per token, cache bytes and tensors. Takes a checkpoint or a preset.",
+    )
     .arguments("<model:string>")
     .option("--json", "Print one JSON object.")
     .example("A preset", "mor inspect 360m-mor3")
@@ -42,7 +45,12 @@ async function inspect(model: string, { json }: InspectOptions): Promise<void> {
     flops_per_token_paper: flopsPerToken(config, { tokens }).paper,
     flops_per_token_full: flopsPerToken(config, { tokens }).full,
     kv_bytes_per_token: cacheBytesPerToken(config),
-    kv_bytes_per_token_vanilla: cacheBytesPerToken({ ...config, recursion: null, router: null, kvCache: "recursion_wise" }),
+    kv_bytes_per_token_vanilla: cacheBytesPerToken({
+      ...config,
+      recursion: null,
+      router: null,
+      kvCache: "recursion_wise",
+    }),
   };
   if (json) {
     const table = tensors.map(({ name, shape }) => ({ name, shape }));
@@ -55,7 +63,10 @@ async function inspect(model: string, { json }: InspectOptions): Promise<void> {
     ["if unrolled", `${report.parameters_unrolled.toLocaleString("en")}, ${config.numHiddenLayers} layers`],
     ["FLOPs per token", `${millions(report.flops_per_token_paper)} (paper's formula, context ${tokens})`],
     ["", `${millions(report.flops_per_token_full)} (with head, routers and grouped heads)`],
-    ["KV cache per token", `${report.kv_bytes_per_token} bytes f32, vanilla ${report.kv_bytes_per_token_vanilla}`],
+    [
+      "KV cache per token",
+      `${report.kv_bytes_per_token} bytes f32, vanilla ${report.kv_bytes_per_token_vanilla}`,
+    ],
     ...tensors.map(({ name, shape }, i) => [i === 0 ? "tensors" : "", `${name} (${shape.join(", ")})`]),
   ];
   terminal.out(rows.map(([name, value]) => `${name!.padEnd(20)}${value}\n`).join(""));

@@ -1,5 +1,6 @@
 /** metrics.jsonl: one JSON object for each step of a run. */
 import { join } from "@std/path";
+import { replaceFile, writeAll } from "../model/files.ts";
 import type { StepReport } from "../model/train.ts";
 
 const FILE = "metrics.jsonl";
@@ -17,7 +18,8 @@ export class MetricsLog {
     const path = join(folder, FILE);
     const earlier = resumedStep > 0 ? await Deno.readTextFile(path).catch(() => "") : "";
     const kept = earlier.split("\n").filter((line) => stepOf(line) <= resumedStep);
-    await Deno.writeTextFile(path, kept.map((line) => line + "\n").join(""));
+    const text = kept.map((line) => line + "\n").join("");
+    await replaceFile(path, { write: (file) => writeAll(file, new TextEncoder().encode(text)) });
     return new MetricsLog(await Deno.open(path, { append: true }));
   }
 

@@ -28,7 +28,8 @@ function barProgress(terminal: Terminal, { max, value }: { max: number; value: n
       barLength,
       interval: 200,
       clear: true,
-      formatter: ({ progressBar, value }) => `${value}/${max} [${progressBar}] ${status}`.slice(0, terminal.columns - 1),
+      formatter: ({ progressBar, value }) =>
+        `${value}/${max} [${progressBar}] ${status}`.slice(0, terminal.columns - 1),
     });
   let bar = open(value);
   return {

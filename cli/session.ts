@@ -49,7 +49,9 @@ export async function loadModel(
 /** @throws ConfigError for a checkpoint without a tokenizer that this program has. */
 export function tokenizerOf({ tokenizer }: ModelConfig, { source }: { source: string }): Tokenizer {
   if (tokenizer === "byte") return byteTokenizer;
-  throw new ConfigError(`Cannot read text with ${source}: its config.json names no tokenizer; only "byte" is known`);
+  throw new ConfigError(
+    `Cannot read text with ${source}: its config.json names no tokenizer; only "byte" is known`,
+  );
 }
 
 /** Peak of the device's buffers, for the end of a run. */

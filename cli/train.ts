@@ -2,7 +2,7 @@ import { Command, ValidationError } from "@cliffy/command";
 import { formatBytes } from "../gpu/memory.ts";
 import { MemoryError } from "../gpu/errors.ts";
 import { hasWeights, readConfigFile, readTrainingState } from "../model/checkpoint.ts";
-import { type ModelConfig, ConfigError } from "../model/config.ts";
+import { ConfigError, type ModelConfig } from "../model/config.ts";
 import { type Dataset, readTokens, splitTokens } from "../model/dataset.ts";
 import { flopsPerToken } from "../model/flops.ts";
 import { parameterCount, unrolledParameterCount } from "../model/parameters.ts";
@@ -35,7 +35,9 @@ interface TrainOptions {
 // deno-lint-ignore no-explicit-any -- see root.ts
 export function trainCommand(): Command<any> {
   return new Command()
-    .description("Train a model on text. Defaults follow the paper's recipe; --dry-run shows what a run would take.")
+    .description(
+      "Train a model on text. Defaults follow the paper's recipe; --dry-run shows what a run would take.",
+    )
     .option("--model <preset:string>", "Preset (see --help of inspect) or a config.json.")
     .option("--data <path:string>", "Text or JSONL file, or a folder of them; repeatable.", { collect: true })
     .option("--text-field <name:string>", "Field of a JSONL line that holds the text (text).")
@@ -109,7 +111,9 @@ async function modelOf(flags: ResolvedFlags, { resume }: TrainOptions): Promise<
   if (presetNames().includes(model)) return presetConfig(model);
   if (!model.endsWith(".json")) {
     throw new ValidationError(
-      `Unknown model "${model}": wanted a config.json or a preset (${presetNames().filter((name) => !name.includes("-")).join(", ")}, ` +
+      `Unknown model "${model}": wanted a config.json or a preset (${
+        presetNames().filter((name) => !name.includes("-")).join(", ")
+      }, ` +
         "each also with -mor2, -mor3, -mor4, -rec2, -rec3, -rec4 or -vanilla)",
     );
   }
@@ -141,7 +145,9 @@ interface Plan {
 }
 
 /** @throws MemoryError when the run's buffers would take more than the limit. */
-function checkMemory({ config, settings, flags, dataset, limit }: Plan & { dataset: Dataset; limit: number }): void {
+function checkMemory(
+  { config, settings, flags, dataset, limit }: Plan & { dataset: Dataset; limit: number },
+): void {
   const sequences = flags.eval_every > 0 ? evaluationSequences(dataset, settings) : 0;
   const { peak } = trainingMemory({ config, shape: settings.shape, evaluationSequences: sequences });
   if (peak > limit) {
@@ -156,7 +162,11 @@ function checkMemory({ config, settings, flags, dataset, limit }: Plan & { datas
 async function dryRun({ config, settings, flags, terminal }: Plan & { terminal: Terminal }): Promise<void> {
   const { shape, schedule } = settings;
   const dataset = flags.data && await loadDataset(config, flags);
-  const sequences = flags.eval_every === 0 ? 0 : dataset ? evaluationSequences(dataset, settings) : shape.batchSize;
+  const sequences = flags.eval_every === 0
+    ? 0
+    : dataset
+    ? evaluationSequences(dataset, settings)
+    : shape.batchSize;
   const memory = trainingMemory({ config, shape, evaluationSequences: sequences });
   const perToken = flopsPerToken(config, { tokens: shape.sequenceLength });
   const stepTokens = shape.batchSize * shape.sequenceLength * shape.gradientAccumulation;
@@ -164,8 +174,14 @@ async function dryRun({ config, settings, flags, terminal }: Plan & { terminal: 
   const rows = [
     ["parameters", parameterCount(config).toLocaleString("en")],
     ["if unrolled", unrolledParameterCount(config).toLocaleString("en")],
-    ["tokens", `${(stepTokens * schedule.steps).toLocaleString("en")} (${stepTokens} a step, ${schedule.steps} steps)`],
-    ["FLOPs per token", `${(perToken.full / 1e6).toFixed(2)} M forward, paper's formula ${(perToken.paper / 1e6).toFixed(2)} M`],
+    [
+      "tokens",
+      `${(stepTokens * schedule.steps).toLocaleString("en")} (${stepTokens} a step, ${schedule.steps} steps)`,
+    ],
+    [
+      "FLOPs per token",
+      `${(perToken.full / 1e6).toFixed(2)} M forward, paper's formula ${(perToken.paper / 1e6).toFixed(2)} M`,
+    ],
     ["FLOPs of the run", `${total.toExponential(2)} forward and backward`],
     ["GPU memory", `${formatBytes(memory.peak)} (${memory.peak} bytes)`],
   ];

@@ -87,8 +87,12 @@ export function checkFlags(values: unknown, { source }: { source: string }): Tra
 
 /** `{ batchSize: 4 }` of the parsed command line as checked flags; what is no setting is left out. */
 export function flagsOf(options: object): TrainFlags {
-  const named = Object.entries(options).map(([key, value]) => [key.replace(/[A-Z]/g, (c) => `_${c.toLowerCase()}`), value]);
-  const known = named.filter(([key, value]) => Object.hasOwn(flagsSchema.shape, key as string) && value !== undefined);
+  const named = Object.entries(options).map((
+    [key, value],
+  ) => [key.replace(/[A-Z]/g, (c) => `_${c.toLowerCase()}`), value]);
+  const known = named.filter(([key, value]) =>
+    Object.hasOwn(flagsSchema.shape, key as string) && value !== undefined
+  );
   return checkFlags(Object.fromEntries(known), { source: "the command line" });
 }
 

@@ -48,7 +48,16 @@ export async function runTraining(
   let log: MetricsLog | null = null;
   let forward: CausalForward | null = null;
   const speed = new Speedometer(settings);
-  const options = { config, settings, cadence, dataset, folder, resume, flags: JSON.stringify(flags), signal: interrupt.signal };
+  const options = {
+    config,
+    settings,
+    cadence,
+    dataset,
+    folder,
+    resume,
+    flags: JSON.stringify(flags),
+    signal: interrupt.signal,
+  };
   try {
     for await (const report of train(device, options)) {
       if (report.kind === "started") {
@@ -61,14 +70,19 @@ export async function runTraining(
         const tokensPerSecond = speed.step({ isEvaluated: report.evaluation !== null });
         reports.push(report);
         log!.write(report, { tokensPerSecond });
-        progress!.update(report.step, status(report, { tokensPerSecond, last, stepTokens: speed.stepTokens }));
+        progress!.update(
+          report.step,
+          status(report, { tokensPerSecond, last, stepTokens: speed.stepTokens }),
+        );
         if (report.evaluation) await progress!.note(evaluationLine(report, dataset));
         if (flags.sample_every > 0 && report.step % flags.sample_every === 0) {
           await progress!.note(await sample(forward!, run));
         }
         speed.start();
       } else if (report.kind === "interrupted") {
-        throw new InterruptedError(`interrupted at step ${report.step}, saved in ${folder}; --resume goes on`);
+        throw new InterruptedError(
+          `interrupted at step ${report.step}, saved in ${folder}; --resume goes on`,
+        );
       } else {
         speed.start();
       }
@@ -77,6 +91,13 @@ export async function runTraining(
     Deno.removeSignalListener("SIGINT", onSignal);
     await progress?.stop();
     log?.[Symbol.dispose]();
+  }
+  if (reports.length === 0) {
+    terminal.note(
+      `nothing to train: ${folder} has reached step ${last} of ${settings.schedule.steps} before; ` +
+        "raise --stop-after, if it was given, or start a new run",
+    );
+    return reports;
   }
   terminal.note(`saved in ${folder}; peak GPU memory ${peakMemory(device)} (${device.memory.peak} bytes)`);
   return reports;
@@ -116,7 +137,9 @@ function status(
 function evaluationLine({ step, evaluation }: StepReport, { validation }: Dataset): string {
   const { loss, depthFractions } = evaluation!;
   const bits = `${(loss / Math.LN2).toFixed(3)} bits per token`;
-  const depths = depthFractions?.map((fraction, depth) => `${depth}: ${(100 * fraction).toFixed(0)} %`).slice(1);
+  const depths = depthFractions?.map((fraction, depth) => `${depth}: ${(100 * fraction).toFixed(0)} %`).slice(
+    1,
+  );
   const routed = depths ? `, depths ${depths.join(", ")}` : "";
   return `step ${step}: held-out loss ${loss.toFixed(4)} (${bits} on ${validation.length} tokens${routed})`;
 }
@@ -124,10 +147,12 @@ function evaluationLine({ step, evaluation }: StepReport, { validation }: Datase
 async function sample(forward: CausalForward, { config, flags, settings }: Run): Promise<string> {
   const tokenizer = tokenizerOf(config, { source: "this model" });
   const decoder = tokenizer.decoder();
+  const prompt = tokenizer.encode(flags.sample_prompt);
   let text = flags.sample_prompt;
   const tokens = generate(forward, {
-    prompt: tokenizer.encode(flags.sample_prompt),
-    count: SAMPLE_TOKENS,
+    prompt,
+    // A text ends at the model's last position; training must not.
+    count: Math.min(SAMPLE_TOKENS, config.maxPositionEmbeddings - prompt.length),
     sampling: { temperature: 0.8, topK: 0, topP: 0.95, minP: 0, repeatPenalty: 1 },
     seed: settings.seed,
     logProbabilities: 0,

@@ -41,7 +41,11 @@ const SETTINGS = /struct\s+Settings\s*\{([^}]*)\}/;
 const FIELD = /(\w+)\s*:\s*(u32|i32|f32)/g;
 
 /** Reads the declarations of a WGSL file and of the parts, by file name, that it shares with others. */
-export function defineKernel(file: string, ownCode: string, parts: Readonly<Record<string, string>> = {}): Kernel {
+export function defineKernel(
+  file: string,
+  ownCode: string,
+  parts: Readonly<Record<string, string>> = {},
+): Kernel {
   const files = [[file, ownCode] as const, ...Object.entries(parts)];
   let line = 1;
   const lines = files.map(([name, text]) => {

@@ -23,7 +23,10 @@ export function fullRecords(
   for (let row = 0; row < sequences * length; row++) {
     const sequence = Math.floor(row / length);
     const position = row % length;
-    records.set([sequence * tokens + position, position, sequence * length, (sequence + 1) * length], row * 4);
+    records.set(
+      [sequence * tokens + position, position, sequence * length, (sequence + 1) * length],
+      row * 4,
+    );
   }
   return records;
 }

@@ -7,7 +7,8 @@
  */
 import { join } from "@std/path";
 import type { GpuDevice } from "../gpu/device.ts";
-import { ConfigError, type ModelConfig, modelConfigToJson, parseModelConfig } from "./config.ts";
+import { ConfigError, type ModelConfig } from "./config.ts";
+import { modelConfigToJson, parseModelConfig } from "./config_file.ts";
 import { replaceFile, writeAll } from "./files.ts";
 import type { OptimizerState } from "./optimizer.ts";
 import type { ParameterLayout, ParameterViews } from "./parameters.ts";
@@ -47,7 +48,9 @@ export async function readConfigFile(path: string): Promise<ModelConfig> {
   try {
     json = JSON.parse(text);
   } catch (cause) {
-    throw new ConfigError(`Cannot use config ${path}: it is not JSON (${(cause as Error).message})`, { cause });
+    throw new ConfigError(`Cannot use config ${path}: it is not JSON (${(cause as Error).message})`, {
+      cause,
+    });
   }
   return parseModelConfig(json, { source: path });
 }
@@ -65,7 +68,9 @@ export async function loadWeights(
 export async function createCheckpointFolder(folder: string, config: ModelConfig): Promise<void> {
   await Deno.mkdir(join(folder, TRAINING), { recursive: true });
   const text = JSON.stringify(modelConfigToJson(config), null, 2) + "\n";
-  await replaceFile(join(folder, CONFIG), { write: (file) => writeAll(file, new TextEncoder().encode(text)) });
+  await replaceFile(join(folder, CONFIG), {
+    write: (file) => writeAll(file, new TextEncoder().encode(text)),
+  });
 }
 
 /** Writes weights and training state; the checkpoint before stays until both are complete. */

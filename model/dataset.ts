@@ -173,7 +173,10 @@ export function* evaluationBatches(
   const windows = windowCount(tokens, sequenceLength);
   const batches = Math.min(Math.floor(windows / batchSize), maximumBatches);
   const wanted = batches * batchSize;
-  const starts = Array.from({ length: wanted }, (_, i) => Math.floor((i * windows) / wanted) * sequenceLength);
+  const starts = Array.from(
+    { length: wanted },
+    (_, i) => Math.floor((i * windows) / wanted) * sequenceLength,
+  );
   for (let first = 0; first < wanted; first += batchSize) {
     yield windowsAt(tokens, { starts: starts.slice(first, first + batchSize), sequenceLength });
   }

@@ -81,7 +81,10 @@ async function forward(
   const sequences = ids.length;
   const tokens = ids[0]!.length;
   const backward = gradientsPath !== null;
-  const workspace = allocateWorkspace(device, { config, shape: { sequences, tokens, routing, backward, head: "all" } });
+  const workspace = allocateWorkspace(device, {
+    config,
+    shape: { sequences, tokens, routing, backward, head: "all" },
+  });
   const pass = { config, weights, workspace };
   const flatIds = Uint32Array.from(ids.flat());
   writeTensor(device, workspace.ids, flatIds);
@@ -113,7 +116,11 @@ async function forward(
   const sums = await readTensor(device, workspace.losses);
   const selected = await selectedPositions(device, workspace);
   return {
-    logits: nest(await readTensor(device, logits) as Float32Array, { sequences, tokens, vocabSize: config.vocabSize }),
+    logits: nest(await readTensor(device, logits) as Float32Array, {
+      sequences,
+      tokens,
+      vocabSize: config.vocabSize,
+    }),
     losses: targets && (routing === "top-k" ? lossTerms(config, sums) : ceOnly(sums[0]!)),
     selected,
     depths: depthsOf(selected, { config, sequences, tokens }),

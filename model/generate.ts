@@ -116,7 +116,9 @@ export class CausalForward {
       },
     });
     const commands = new Commands(this.#device, "causal forward");
-    transformerForward(commands, { config: this.#config, weights: this.#weights, workspace }, { lossScale: null });
+    transformerForward(commands, { config: this.#config, weights: this.#weights, workspace }, {
+      lossScale: null,
+    });
     this.#program = { workspace, commands, scope };
     return this.#program;
   }
@@ -127,9 +129,14 @@ export class CausalForward {
  *
  * @throws ConfigError for an empty prompt, or a text that would be longer than the model's positions.
  */
-export async function* generate(forward: CausalForward, options: GenerateOptions): AsyncGenerator<GeneratedToken> {
+export async function* generate(
+  forward: CausalForward,
+  options: GenerateOptions,
+): AsyncGenerator<GeneratedToken> {
   const { prompt, count, sampling, seed, endOfText } = options;
-  if (prompt.length === 0) throw new ConfigError("Cannot generate from an empty prompt; give at least one token");
+  if (prompt.length === 0) {
+    throw new ConfigError("Cannot generate from an empty prompt; give at least one token");
+  }
   const ids = [...prompt];
   const seen = new Set(ids);
   const next = uniform(seed, "sampling");

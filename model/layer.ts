@@ -5,7 +5,12 @@
  */
 import type { Commands } from "../gpu/commands.ts";
 import { add } from "../gpu/kernels/add.ts";
-import { attention, attentionBackward, type AttentionSettings, fusedLayout } from "../gpu/kernels/attention.ts";
+import {
+  attention,
+  attentionBackward,
+  type AttentionSettings,
+  fusedLayout,
+} from "../gpu/kernels/attention.ts";
 import { linear, linearBackwardInput, linearBackwardWeight } from "../gpu/kernels/linear.ts";
 import { rmsNorm, rmsNormBackward } from "../gpu/kernels/rms_norm.ts";
 import { rope, ropeBackward, type RopeSettings } from "../gpu/kernels/rope.ts";

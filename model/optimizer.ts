@@ -51,7 +51,11 @@ export function allocateOptimizer(device: Allocator, layout: ParameterLayout): O
 /** Records one update of all weights from their gradients: matrices with decay, norms without. */
 export function optimizerUpdate(
   commands: Commands,
-  { weights, gradients, state }: { weights: ParameterViews; gradients: ParameterViews; state: OptimizerState },
+  { weights, gradients, state }: {
+    weights: ParameterViews;
+    gradients: ParameterViews;
+    state: OptimizerState;
+  },
   { layout, settings }: { layout: ParameterLayout; settings: OptimizerSettings },
 ): void {
   const { partials, squares, norm, step } = state;

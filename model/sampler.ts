@@ -26,11 +26,20 @@ interface Candidate {
   readonly logit: number;
 }
 
-/** Draws a token from the logits (V). */
+/**
+ * Draws a token from the logits (V).
+ *
+ * @throws RangeError for logits that are not numbers: the weights are damaged.
+ */
 export function sampleToken(
   logits: Float32Array,
   { options, seen, next }: { options: SamplingOptions; seen: ReadonlySet<number>; next: Uniform },
 ): number {
+  if (logits.some(Number.isNaN)) {
+    throw new RangeError(
+      "Cannot choose a token: the logits are not numbers; the model's weights are damaged",
+    );
+  }
   const { repeatPenalty, topK, topP, minP, temperature } = options;
   let candidates: Candidate[] = Array.from(logits, (logit, id) => {
     if (repeatPenalty === 1 || !seen.has(id)) return { id, logit };

@@ -7,7 +7,8 @@
 import { setImmediate } from "node:timers";
 import type { GpuDevice } from "../gpu/device.ts";
 import { createCheckpointFolder, loadTraining, readTrainingState, saveTraining } from "./checkpoint.ts";
-import { ConfigError, type ModelConfig, modelConfigToJson } from "./config.ts";
+import { ConfigError, type ModelConfig } from "./config.ts";
+import { modelConfigToJson } from "./config_file.ts";
 import { type Dataset, evaluationBatches, trainingBatch, windowCount } from "./dataset.ts";
 import { type Evaluation, Evaluator } from "./evaluate.ts";
 import type { OptimizerSettings } from "./optimizer.ts";

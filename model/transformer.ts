@@ -15,9 +15,9 @@ import type { Tensor } from "../gpu/tensor.ts";
 import type { ExpertChoiceConfig, ModelConfig } from "./config.ts";
 import { layerRoles, type ParameterViews } from "./parameters.ts";
 import {
+  type LayerRun,
   layersBackward,
   layersForward,
-  type LayerRun,
   recursionBackward,
   type RecursionContext,
   recursionForward,
@@ -143,8 +143,14 @@ export function transformerBackward(
   const gradViews = stages({ ...pass, weights: gradients });
 
   const gradNormed = context.scratch.branch;
-  linearBackwardInput(commands, { gradOut: workspace.logits, weight: weights.head, gradX: gradNormed }, { rows });
-  linearBackwardWeight(commands, { gradOut: workspace.logits, x: workspace.normed, gradWeight: gradients.head }, {
+  linearBackwardInput(commands, { gradOut: workspace.logits, weight: weights.head, gradX: gradNormed }, {
+    rows,
+  });
+  linearBackwardWeight(commands, {
+    gradOut: workspace.logits,
+    x: workspace.normed,
+    gradWeight: gradients.head,
+  }, {
     rows,
   });
   rmsNormBackward(commands, {
@@ -190,5 +196,7 @@ export function transformerBackward(
     packing: full,
   });
   const { tokenOrder: order, tokenStarts: starts } = workspace;
-  embeddingBackward(commands, { ids, order, starts, gradOut: gradState, gradWeight: gradients.embedding }, { rows });
+  embeddingBackward(commands, { ids, order, starts, gradOut: gradState, gradWeight: gradients.embedding }, {
+    rows,
+  });
 }

@@ -5,11 +5,16 @@
 import { ropeTable } from "../gpu/kernels/rope.ts";
 import type { Allocator } from "../gpu/memory.ts";
 import { fixedPacking, fullPacking, type Packing } from "../gpu/packing.ts";
-import { staticRows, type Rows } from "../gpu/rows.ts";
+import { type Rows, staticRows } from "../gpu/rows.ts";
 import { createTensor, type Dtype, type Tensor } from "../gpu/tensor.ts";
 import { ConfigError, type ModelConfig } from "./config.ts";
 import { allocateSelections, type Routing } from "./expert_choice.ts";
-import { allocateLayerActivations, allocateLayerScratch, type LayerActivations, type LayerContext } from "./layer.ts";
+import {
+  allocateLayerActivations,
+  allocateLayerScratch,
+  type LayerActivations,
+  type LayerContext,
+} from "./layer.ts";
 import { layerRoles, paddedVocabSize } from "./parameters.ts";
 
 /** The batch and the purpose that a workspace is made for. */
@@ -19,7 +24,7 @@ export interface WorkspaceShape {
   /** T, at most: see `setLength` in generate.ts. */
   readonly tokens: number;
   readonly routing: Routing;
-  /** Keep what the backward pass needs; otherwise two sets of activations serve all layers in turn. */
+  /** Keep what the backward pass needs; otherwise one set of activations serves all layers. */
   readonly backward: boolean;
   /** Rows that get logits: all of them, or one chosen row. */
   readonly head: "all" | "one";
@@ -160,17 +165,19 @@ export function allocateWorkspace(
   };
 }
 
-/** Activations for the next layer: new ones each time for backward, else two sets in turn (input and output differ). */
+/**
+ * Activations for the next layer: new ones each time for backward. Otherwise one set serves all layers: a layer has
+ * read its input for the last time when it writes its output.
+ */
 function activationSource(
   device: Allocator,
   { config, backward }: { config: ModelConfig; backward: boolean },
 ): (rows: number) => LayerActivations {
-  if (backward) return (rows) => allocateLayerActivations(device, { config, rows });
-  const sets: LayerActivations[] = [];
-  let next = 0;
+  let shared: LayerActivations | null = null;
   return (rows) => {
-    // The first layers ask for the most rows, so later ones fit.
-    if (sets.length < 2) sets.push(allocateLayerActivations(device, { config, rows }));
-    return sets[next++ % 2 === 0 || sets.length < 2 ? 0 : 1]!;
+    if (backward) return allocateLayerActivations(device, { config, rows });
+    // The first layer asks for the most rows, so later ones fit.
+    shared ??= allocateLayerActivations(device, { config, rows });
+    return shared;
   };
 }

@@ -6,7 +6,9 @@ import { rowGrid, type Rows } from "../rows.ts";
 import { checkShape, type Tensor } from "../tensor.ts";
 import { rowLanes } from "./row_lanes.ts";
 
-const CROSS_ENTROPY = defineKernel("cross_entropy.wgsl", crossEntropyCode, { "row_reduce.wgsl": rowReduceCode });
+const CROSS_ENTROPY = defineKernel("cross_entropy.wgsl", crossEntropyCode, {
+  "row_reduce.wgsl": rowReduceCode,
+});
 
 /** Target of a row that counts neither in the losses nor in the gradient. */
 export const IGNORED_TARGET = 0xffffffff;

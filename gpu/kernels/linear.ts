@@ -27,7 +27,10 @@ export function linearBackwardInput(
   { rows }: { rows: Rows },
 ): void {
   const [depth, columns] = weight.shape as [number, number];
-  const shapes = { gradOut: [gradOut, [rows.maximum, depth]], gradX: [gradX, [rows.maximum, columns]] } as const;
+  const shapes = {
+    gradOut: [gradOut, [rows.maximum, depth]],
+    gradX: [gradX, [rows.maximum, columns]],
+  } as const;
   checkShape("linearBackwardInput", shapes);
   matmul(commands, { a: gradOut, b: weight, out: gradX }, {
     rows: rows.maximum,

@@ -72,7 +72,9 @@ export function matmul(
   const { kernel, tileRows, tileColumns, depthsPerTurn } = variant ?? matmulVariant(commands.device);
   const contiguous = [columns, aDepthFirst ? rows : depth, bDepthFirst ? columns : depth];
   if (contiguous.some((size) => size % 4 !== 0)) {
-    throw new TypeError(`Cannot record matmul: (${rows}, ${depth}) x (${depth}, ${columns}) is not in multiples of 4`);
+    throw new TypeError(
+      `Cannot record matmul: (${rows}, ${depth}) x (${depth}, ${columns}) is not in multiples of 4`,
+    );
   }
   const countsDepth = counted.dimension === "depth";
   const z = Math.ceil(columns / tileColumns);

@@ -5,10 +5,9 @@ import {
   hasUnsharedEnds,
   keptTokens,
   type ModelConfig,
-  modelConfigToJson,
   numUniqueLayers,
-  parseModelConfig,
 } from "../../model/config.ts";
+import { modelConfigToJson, parseModelConfig } from "../../model/config_file.ts";
 
 const source = "folder/config.json";
 
@@ -207,6 +206,17 @@ const refused: readonly (readonly [name: string, json: unknown, message: string]
     "increasing capacities",
     expertChoice({ capacities: [0.5, 0.6, 0.1] }),
     "router.capacities [0.5,0.6,0.1] must not increase",
+  ],
+  ["scaled RoPE", { ...json, rope_scaling: { type: "linear", factor: 2 } }, "rope_scaling is {"],
+  [
+    "biased projections",
+    { ...json, attention_bias: true },
+    "attention_bias is true, this version has false only",
+  ],
+  [
+    "another activation",
+    { ...json, hidden_act: "gelu" },
+    'hidden_act is "gelu", this version has "silu" only',
   ],
 ];
 

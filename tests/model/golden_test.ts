@@ -18,7 +18,6 @@ import { assertClose } from "../support/close.ts";
 import { gpuTest } from "../support/device.ts";
 import { type Golden, goldenNames, goldenValues, readGolden } from "../support/golden.ts";
 
-
 const VALUES = 2e-4;
 const GRADIENTS = 2e-3;
 
@@ -76,7 +75,10 @@ for (const name of goldenNames) {
       const at = (tensor: string): number[] => [goldenValues(golden, tensor)[step]!];
       assertClose([losses.total], at("adamw_losses"), { relative: VALUES, label: `loss ${step}` });
       assertClose([losses.ce], at("adamw_losses_ce"), { relative: VALUES, label: `ce ${step}` });
-      assertClose([gradNorm], at("adamw_grad_norms"), { relative: GRADIENTS, label: `gradient norm ${step}` });
+      assertClose([gradNorm], at("adamw_grad_norms"), {
+        relative: GRADIENTS,
+        label: `gradient norm ${step}`,
+      });
       if (step > 0) continue;
       for (const term of ["auxiliary", "z"] as const) {
         if (losses[term] === null) continue;

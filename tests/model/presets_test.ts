@@ -1,5 +1,6 @@
 import { assertAlmostEquals, assertEquals, assertThrows } from "@std/assert";
-import { ConfigError, modelConfigToJson, numUniqueLayers, parseModelConfig } from "../../model/config.ts";
+import { ConfigError, numUniqueLayers } from "../../model/config.ts";
+import { modelConfigToJson, parseModelConfig } from "../../model/config_file.ts";
 import { parameterCount, unrolledParameterCount } from "../../model/parameters.ts";
 import { presetConfig, presetNames } from "../../model/presets.ts";
 

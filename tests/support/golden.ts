@@ -4,7 +4,8 @@
  * Its safetensors reader is written apart from the product's on purpose: a mistake in one cannot hide in the
  * other.
  */
-import { type ModelConfig, parseModelConfig } from "../../model/config.ts";
+import type { ModelConfig } from "../../model/config.ts";
+import { parseModelConfig } from "../../model/config_file.ts";
 
 /** Names of the cases; see `fixtures/README.md`. */
 export const goldenNames = [
