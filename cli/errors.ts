@@ -14,8 +14,21 @@ export class InterruptedError extends Error {
   override readonly name = "InterruptedError";
 }
 
+/** A file of a run that cannot be read or written, for a reason that lies outside the program. */
+export class RunFileError extends Error {
+  override readonly name = "RunFileError";
+}
+
 /** Errors whose message is written for the user. */
-const EXPECTED = [ConfigError, DataError, CheckpointError, TrainingError, GpuError, RangeError] as const;
+const EXPECTED = [
+  ConfigError,
+  DataError,
+  CheckpointError,
+  TrainingError,
+  GpuError,
+  RangeError,
+  RunFileError,
+] as const;
 
 /** The exit code and the line for an error that ended a command. */
 export function explainError(error: unknown): { code: number; line: string; isExpected: boolean } {
@@ -37,7 +50,7 @@ function isOutOfMemory(error: unknown): boolean {
 }
 
 /** Errors of the operating system: disk full, no permission, is a directory... */
-function isFileError(error: unknown): boolean {
+export function isFileError(error: unknown): error is Error {
   return error instanceof Error && (Object.values(Deno.errors).some((kind) => error instanceof kind) ||
     "code" in error && typeof error.code === "string" && /^E[A-Z]+$/.test(error.code));
 }

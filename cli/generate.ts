@@ -1,4 +1,5 @@
 import { Command, ValidationError } from "@cliffy/command";
+import { ConfigError, type ModelConfig } from "../model/config.ts";
 import { CausalForward, generate, type GenerateOptions } from "../model/generate.ts";
 import type { Tokenizer } from "../model/tokenizer.ts";
 import { InterruptedError } from "./errors.ts";
@@ -80,6 +81,7 @@ async function run(flags: GenerateFlags, checkpoint: string): Promise<void> {
     logProbabilities: flags.logprobs ?? 0,
     endOfText: tokenizer.endOfText,
   };
+  checkLength(options, config);
   const forward = new CausalForward(device, { config, weights });
   await write(forward, { options, flags, prompt, tokenizer, terminal });
   device.close();
@@ -100,6 +102,17 @@ function checkFlags(
   check(repeatPenalty > 0, `--repeat-penalty is ${repeatPenalty}, wanted above 0`);
   check(logprobs === undefined || json === true, "--logprobs needs --json");
   check(logprobs === undefined || logprobs >= 0, `--logprobs is ${logprobs}, wanted 0 or more`);
+}
+
+/** @throws ConfigError for a text that would not fit: better now than in the middle of it. */
+function checkLength({ prompt, count }: GenerateOptions, { maxPositionEmbeddings }: ModelConfig): void {
+  const positions = prompt.length + count - 1;
+  if (count > 0 && positions > maxPositionEmbeddings) {
+    throw new ConfigError(
+      `Cannot generate: prompt and -n come to ${positions} tokens, the model has ${maxPositionEmbeddings} positions ` +
+        "(max_position_embeddings); give a shorter prompt or a smaller -n",
+    );
+  }
 }
 
 async function readPrompt({ prompt, file }: GenerateFlags): Promise<string> {

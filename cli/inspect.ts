@@ -2,7 +2,7 @@ import { Command } from "@cliffy/command";
 import { formatBytes } from "../gpu/memory.ts";
 import { ELEMENT_BYTES } from "../gpu/tensor.ts";
 import { readConfig } from "../model/checkpoint.ts";
-import type { ModelConfig } from "../model/config.ts";
+import { ConfigError, type ModelConfig } from "../model/config.ts";
 import { modelConfigToJson } from "../model/config_file.ts";
 import { cacheBytesPerToken, flopsPerToken } from "../model/flops.ts";
 import { parameterCount, parameterTable, unrolledParameterCount } from "../model/parameters.ts";
@@ -28,7 +28,14 @@ export function inspectCommand(): Command<any> {
 
 /** A preset by name, else a checkpoint folder. */
 export async function configOf(model: string): Promise<ModelConfig> {
-  return presetNames().includes(model) ? presetConfig(model) : await readConfig(model);
+  if (presetNames().includes(model)) return presetConfig(model);
+  const isFolder = await Deno.stat(model).then((info) => info.isDirectory, () => false);
+  if (!isFolder) {
+    throw new ConfigError(
+      `Cannot inspect "${model}": it is neither a checkpoint's folder nor a preset, such as tiny or 360m-mor3`,
+    );
+  }
+  return await readConfig(model);
 }
 
 async function inspect(model: string, { json }: InspectOptions): Promise<void> {

@@ -19,9 +19,19 @@ function writeAll(stream: { writeSync(bytes: Uint8Array): number }, text: string
   for (let written = 0; written < bytes.length;) written += stream.writeSync(bytes.subarray(written));
 }
 
+/** Whoever stops reading the results (`mor ... | head`) has enough of them: the program ends, and that is no failure. */
+function writeResult(text: string): void {
+  try {
+    writeAll(Deno.stdout, text);
+  } catch (error) {
+    if (!(error instanceof Deno.errors.BrokenPipe)) throw error;
+    Deno.exit(0);
+  }
+}
+
 export function openTerminal({ quiet = false }: { quiet?: boolean | undefined } = {}): Terminal {
   return {
-    out: (text) => writeAll(Deno.stdout, text),
+    out: writeResult,
     note: (text) => {
       if (!quiet) writeAll(Deno.stderr, text + "\n");
     },

@@ -7,7 +7,7 @@ import { type Dataset, readTokens, splitTokens } from "../model/dataset.ts";
 import { flopsPerToken } from "../model/flops.ts";
 import { parameterCount, unrolledParameterCount } from "../model/parameters.ts";
 import { presetConfig, presetNames } from "../model/presets.ts";
-import { evaluationSequences, type TrainReport, type TrainSettings } from "../model/train.ts";
+import { evaluationSequences, type TrainSettings } from "../model/train.ts";
 import { trainingMemory } from "../model/training.ts";
 import { checkSupported } from "../model/workspace.ts";
 import { hostMemory, openNamedDevice, tokenizerOf } from "./session.ts";
@@ -101,7 +101,11 @@ async function resolveFlags(options: TrainOptions): Promise<ResolvedFlags> {
   const fromFile: TrainFlags = options.config ? await readFlagsFile(options.config) : {};
   const given = { ...fromFile, ...flagsOf({ ...options, config: undefined }) };
   if (!options.resume) return mergeFlags(given);
-  const { flags } = await readTrainingState(required(given.out, "--out"));
+  const out = required(given.out, "--out");
+  if (!await hasWeights(out)) {
+    throw new ConfigError(`Cannot resume ${out}: it holds no checkpoint; start the run without --resume`);
+  }
+  const { flags } = await readTrainingState(out);
   return mergeFlags(inheritedFlags(flags), given);
 }
 

@@ -1,4 +1,5 @@
 /** The settings of `mor train`: flags over a --config file over what a resumed run was started with over defaults. */
+import { ValidationError } from "@cliffy/command";
 import { z } from "zod";
 import { ConfigError } from "../model/config.ts";
 import { DEFAULT_OPTIMIZER } from "../model/optimizer.ts";
@@ -75,17 +76,30 @@ export async function readFlagsFile(path: string): Promise<TrainFlags> {
   }
 }
 
+/** @throws ConfigError for the first unknown setting or value out of its range. */
 export function checkFlags(values: unknown, { source }: { source: string }): TrainFlags {
   const parsed = flagsSchema.safeParse(values);
   if (parsed.success) return parsed.data;
-  const issue = parsed.error.issues[0]!;
-  const what = issue.code === "unrecognized_keys"
-    ? `unknown setting "${issue.keys[0]}"`
-    : `${issue.path.join(".")}: ${issue.message}`;
-  throw new ConfigError(`Cannot use ${source}: ${what}`);
+  throw new ConfigError(`Cannot use ${source}: ${firstIssue(parsed.error, values)}`);
 }
 
-/** `{ batchSize: 4 }` of the parsed command line as checked flags; what is no setting is left out. */
+/** The setting, the value met and the value wanted. */
+function firstIssue({ issues }: z.ZodError, values: unknown): string {
+  const issue = issues[0]!;
+  if (issue.code === "unrecognized_keys") {
+    return `unknown setting "${issue.keys[0]}"; remove it or correct its name`;
+  }
+  const [name] = issue.path;
+  if (name === undefined) return issue.message;
+  const met = (values as Record<PropertyKey, unknown>)[name];
+  return `${String(name)} is ${JSON.stringify(met)}: ${issue.message}`;
+}
+
+/**
+ * `{ batchSize: 4 }` of the parsed command line as checked flags; what is no setting is left out.
+ *
+ * @throws ValidationError for a value out of its range.
+ */
 export function flagsOf(options: object): TrainFlags {
   const named = Object.entries(options).map((
     [key, value],
@@ -93,7 +107,11 @@ export function flagsOf(options: object): TrainFlags {
   const known = named.filter(([key, value]) =>
     Object.hasOwn(flagsSchema.shape, key as string) && value !== undefined
   );
-  return checkFlags(Object.fromEntries(known), { source: "the command line" });
+  const values = Object.fromEntries(known);
+  const parsed = flagsSchema.safeParse(values);
+  if (parsed.success) return parsed.data;
+  const issue = firstIssue(parsed.error, values).replace(/^\w+/, (name) => `--${name.replaceAll("_", "-")}`);
+  throw new ValidationError(`Cannot train: ${issue}`);
 }
 
 /** Later records win. */

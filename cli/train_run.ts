@@ -1,10 +1,11 @@
 /** Driving a training run: progress, metrics, samples, Ctrl-C. */
 import type { GpuDevice } from "../gpu/device.ts";
+import { hasWeights } from "../model/checkpoint.ts";
 import type { ModelConfig } from "../model/config.ts";
 import type { Dataset } from "../model/dataset.ts";
 import { CausalForward, generate } from "../model/generate.ts";
 import { type StepReport, train, type TrainCadence, type TrainSettings } from "../model/train.ts";
-import { InterruptedError } from "./errors.ts";
+import { InterruptedError, isFileError, RunFileError } from "./errors.ts";
 import { MetricsLog } from "./metrics.ts";
 import { formatDuration, openProgress, type Progress } from "./progress.ts";
 import { peakMemory, tokenizerOf } from "./session.ts";
@@ -87,6 +88,8 @@ export async function runTraining(
         speed.start();
       }
     }
+  } catch (error) {
+    throw isFileError(error) ? await explainFileError(error, folder) : error;
   } finally {
     Deno.removeSignalListener("SIGINT", onSignal);
     await progress?.stop();
@@ -101,6 +104,14 @@ export async function runTraining(
   }
   terminal.note(`saved in ${folder}; peak GPU memory ${peakMemory(device)} (${device.memory.peak} bytes)`);
   return reports;
+}
+
+/** The system's words name no folder, and say nothing of what was saved before. */
+async function explainFileError(cause: Error, folder: string): Promise<RunFileError> {
+  const kept = await hasWeights(folder)
+    ? "the checkpoint there is intact: put this right and go on with --resume"
+    : "nothing was saved: put this right and start again";
+  return new RunFileError(`Cannot go on in ${folder}: ${cause.message}; ${kept}`, { cause });
 }
 
 /** Running mean of tokens per second; time between steps does not count. */

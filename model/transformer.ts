@@ -136,7 +136,7 @@ export function transformerBackward(
   pass: Pass,
   { gradients, finalState }: { gradients: ParameterViews; finalState: Tensor },
 ): void {
-  const { config, weights, workspace } = pass;
+  const { weights, workspace } = pass;
   const { layers: context, full, ids, embedded, gradState, gradPacked, selections } = workspace;
   const { first, blocks, last } = stages(pass);
   const { rows } = full;

@@ -99,7 +99,7 @@ export function allocateWorkspace(
   { config, shape }: { config: ModelConfig; shape: WorkspaceShape },
 ): Workspace {
   checkSupported(config);
-  const { sequences, tokens, routing, backward } = shape;
+  const { sequences, tokens, backward } = shape;
   if (tokens > config.maxPositionEmbeddings) {
     throw new ConfigError(
       `Cannot run ${tokens} tokens: the model has ${config.maxPositionEmbeddings} positions ` +

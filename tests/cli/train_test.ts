@@ -1,7 +1,15 @@
 /** `mor train` from end to end: what a run writes, repeats, resumes and reports. */
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { join } from "@std/path";
-import { corpus, folderTest, morDone, outcomeOf, programCommand, start } from "../support/program.ts";
+import {
+  corpus,
+  folderTest,
+  morDone,
+  outcomeOf,
+  programCommand,
+  start,
+  waitFor,
+} from "../support/program.ts";
 import {
   assertSameCheckpoints,
   readMetrics,
@@ -47,22 +55,25 @@ folderTest("train writes a checkpoint and a line of metrics for each step", asyn
   assert(metrics.at(-1)!.loss < metrics[0]!.loss, "the loss does not fall");
 });
 
-folderTest("train stopped after step 3 and resumed equals an uninterrupted run in every bit", async (folder) => {
-  const [straight, parts] = [join(folder, "straight"), join(folder, "parts")];
-  await morDone(smallRun(straight));
-  const { stderr } = await morDone(smallRun(parts, "--stop-after", "3"));
-  assertEquals(await savedStep(parts), 3);
-  assertStringIncludes(stderr, "3/3");
-  const resumed = await morDone(["train", "--out", parts, "--resume"]);
+folderTest(
+  "train stopped after step 3 and resumed equals an uninterrupted run in every bit",
+  async (folder) => {
+    const [straight, parts] = [join(folder, "straight"), join(folder, "parts")];
+    await morDone(smallRun(straight));
+    const { stderr } = await morDone(smallRun(parts, "--stop-after", "3"));
+    assertEquals(await savedStep(parts), 3);
+    assertStringIncludes(stderr, "3/3");
+    const resumed = await morDone(["train", "--out", parts, "--resume"]);
 
-  assertStringIncludes(resumed.stderr, "resumed at step 3 of 6");
-  await assertSameCheckpoints(parts, straight);
-  // The cut ends the first part's steps with an evaluation where the straight run has one too.
-  assertEquals(withoutSpeed(await readMetrics(parts)), withoutSpeed(await readMetrics(straight)));
-  const again = await morDone(["train", "--out", parts, "--resume"]);
-  assertStringIncludes(again.stderr, "nothing to train");
-  await assertSameCheckpoints(parts, straight);
-});
+    assertStringIncludes(resumed.stderr, "resumed at step 3 of 6");
+    await assertSameCheckpoints(parts, straight);
+    // The cut ends the first part's steps with an evaluation where the straight run has one too.
+    assertEquals(withoutSpeed(await readMetrics(parts)), withoutSpeed(await readMetrics(straight)));
+    const again = await morDone(["train", "--out", parts, "--resume"]);
+    assertStringIncludes(again.stderr, "nothing to train");
+    await assertSameCheckpoints(parts, straight);
+  },
+);
 
 folderTest("train repeats itself with the same seed and only then", async (folder) => {
   const runs = [["a", "5"], ["b", "5"], ["c", "6"]] as const;
@@ -78,9 +89,27 @@ folderTest("train repeats itself with the same seed and only then", async (folde
 
 folderTest("train --config gives settings, and flags win over it", async (folder) => {
   const [config, out] = [join(folder, "run.json"), join(folder, "out")];
-  const settings = { model: "tiny", data: corpus, batch_size: 2, sequence_length: 32, steps: 6, seed: 5, eval_every: 0 };
+  const settings = {
+    model: "tiny",
+    data: corpus,
+    batch_size: 2,
+    sequence_length: 32,
+    steps: 6,
+    seed: 5,
+    eval_every: 0,
+  };
   await Deno.writeTextFile(config, JSON.stringify(settings));
-  const { stderr } = await morDone(["train", "--config", config, "--out", out, "--steps", "2", "--seed", "7"]);
+  const { stderr } = await morDone([
+    "train",
+    "--config",
+    config,
+    "--out",
+    out,
+    "--steps",
+    "2",
+    "--seed",
+    "7",
+  ]);
 
   assertStringIncludes(stderr, "seed: 7");
   const metrics = await readMetrics(out);
@@ -126,7 +155,13 @@ folderTest("train reads JSONL by --text-field and folders in name order", async 
 });
 
 folderTest("train --sample-every shows what the model writes, --quiet nothing", async (folder) => {
-  const sampled = [...["--steps", "1", "--eval-every", "0"], "--sample-every", "1", "--sample-prompt", "Whale: "];
+  const sampled = [
+    ...["--steps", "1", "--eval-every", "0"],
+    "--sample-every",
+    "1",
+    "--sample-prompt",
+    "Whale: ",
+  ];
   const { stderr } = await morDone(smallRun(join(folder, "a"), ...sampled));
   assert(stderr.split("Whale: ")[1]!.length > 20, stderr);
   const quiet = await morDone(smallRun(join(folder, "b"), ...sampled, "--quiet"));
@@ -136,7 +171,10 @@ folderTest("train --sample-every shows what the model writes, --quiet nothing", 
 folderTest("train samples no further than the model's positions", async (folder) => {
   const model = join(folder, "config.json");
   const { stdout } = await morDone(["inspect", "tiny", "--json"]);
-  await Deno.writeTextFile(model, JSON.stringify({ ...JSON.parse(stdout).config, max_position_embeddings: 40 }));
+  await Deno.writeTextFile(
+    model,
+    JSON.stringify({ ...JSON.parse(stdout).config, max_position_embeddings: 40 }),
+  );
   const args = ["--model", model, "--steps", "1", "--eval-every", "0", "--sample-every", "1"];
   await morDone(smallRun(join(folder, "out"), ...args));
 });
@@ -144,9 +182,7 @@ folderTest("train samples no further than the model's positions", async (folder)
 folderTest("train saves on Ctrl-C, exits with 130 and can be resumed", async (folder) => {
   const args = smallRun(folder, "--steps", "5000", "--eval-every", "0", "--save-every", "5000");
   const child = start(programCommand(args));
-  while ((await readMetrics(folder).catch(() => [])).length < 2) {
-    await new Promise((resolve) => setTimeout(resolve, 20));
-  }
+  await waitFor(async () => (await readMetrics(folder)).length >= 2);
   child.kill("SIGINT");
   const { code, stdout, stderr } = await outcomeOf(child);
 
@@ -157,5 +193,8 @@ folderTest("train saves on Ctrl-C, exits with 130 and can be resumed", async (fo
   await morDone(["generate", folder, "-p", "x", "-n", "1"]);
   const resumed = await morDone(["train", "--out", folder, "--resume", "--stop-after", String(step + 2)]);
   assertStringIncludes(resumed.stderr, `resumed at step ${step} of 5000`);
-  assertEquals((await readMetrics(folder)).map((line) => line.step), Array.from({ length: step + 2 }, (_, i) => i + 1));
+  assertEquals(
+    (await readMetrics(folder)).map((line) => line.step),
+    Array.from({ length: step + 2 }, (_, i) => i + 1),
+  );
 });

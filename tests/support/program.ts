@@ -102,6 +102,22 @@ export async function assertFails(
   return stderr;
 }
 
+/** Longest time that anything here may take to show. */
+const PATIENCE_MS = 30_000;
+
+/**
+ * Asks again and again until the answer is yes; an error is a no.
+ *
+ * @throws Error when it still is no after half a minute.
+ */
+export async function waitFor(condition: () => Promise<boolean>): Promise<void> {
+  const end = performance.now() + PATIENCE_MS;
+  while (!await condition().catch(() => false)) {
+    if (performance.now() > end) throw new Error(`Waited ${PATIENCE_MS} ms in vain`);
+    await new Promise((resolve) => setTimeout(resolve, 10));
+  }
+}
+
 /** Registers a test that gets a folder of its own. */
 export function folderTest(name: string, body: (folder: string) => Promise<void>): void {
   Deno.test(name, async () => {

@@ -1,6 +1,7 @@
 /** A training run of a second or two, and what it leaves behind. */
 import { assertEquals } from "@std/assert";
 import { join } from "@std/path";
+import { readTrainingState } from "../../model/checkpoint.ts";
 import { type GoldenTensor, readTensors } from "./golden.ts";
 import { corpus } from "./program.ts";
 
@@ -10,11 +11,20 @@ export const SMALL_RUN_STEPS = 6;
 /** Tokens of one of its steps. */
 export const SMALL_RUN_TOKENS = 64;
 
-/** Arguments of `mor` for a run of the smallest preset on the corpus. */
+const SMALL_RUN = {
+  "--model": "tiny",
+  "--data": corpus,
+  "--batch-size": "2",
+  "--sequence-length": "32",
+  "--steps": String(SMALL_RUN_STEPS),
+  "--eval-every": "3",
+  "--save-every": "2",
+};
+
+/** Arguments of `mor` for a run of the smallest preset on the corpus; those in `more` replace its own. */
 export function smallRun(folder: string, ...more: readonly string[]): string[] {
-  const sizes = ["--batch-size", "2", "--sequence-length", "32", "--steps", String(SMALL_RUN_STEPS)];
-  const cadence = ["--eval-every", "3", "--save-every", "2"];
-  return ["train", "--model", "tiny", "--data", corpus, "--out", folder, ...sizes, ...cadence, ...more];
+  const own = Object.entries(SMALL_RUN).filter(([flag]) => !more.includes(flag));
+  return ["train", "--out", folder, ...own.flat(), ...more];
 }
 
 /** A line of metrics.jsonl. */
@@ -42,11 +52,9 @@ function tensorsIn(path: string): Map<string, GoldenTensor> {
   return readTensors(new URL(`file://${path}`));
 }
 
-/** The step of the training state beside the weights; there is one only. */
+/** The step that the weights and their training state were saved at. */
 export async function savedStep(folder: string): Promise<number> {
-  const names = (await Array.fromAsync(Deno.readDir(join(folder, "training")))).map(({ name }) => name);
-  assertEquals(names.length, 1, `training states: ${names}`);
-  return Number(/^step-(\d+)\.safetensors$/.exec(names[0]!)?.[1]);
+  return (await readTrainingState(folder)).step;
 }
 
 /** Every tensor of a run, weights and training state; reading fails for a file that is not whole. */

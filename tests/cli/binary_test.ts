@@ -1,0 +1,57 @@
+/** dist/mor, the file that runs without Deno: made by the task in a copy of the checkout, run from another folder. */
+import { assert, assertEquals, assertStringIncludes } from "@std/assert";
+import { fromFileUrl, join } from "@std/path";
+import { corpus, folderTest, type Outcome, run } from "../support/program.ts";
+import { smallRun } from "../support/small_run.ts";
+
+const root = fromFileUrl(new URL("../..", import.meta.url));
+const PARTS = ["main.ts", "cli", "model", "gpu", "tools", "offline", "deno.json", "deno.lock"];
+
+async function copy(from: string, to: string): Promise<void> {
+  if ((await Deno.stat(from)).isFile) return await Deno.copyFile(from, to);
+  await Deno.mkdir(to);
+  for await (const { name } of Deno.readDir(from)) await copy(join(from, name), join(to, name));
+}
+
+/** Makes the binary where the checkout and its dist/ stay as they are. */
+async function compile(folder: string): Promise<string> {
+  for (const part of PARTS) await copy(join(root, part), join(folder, part));
+  if (import.meta.resolve("@std/assert").startsWith("file:")) {
+    // These tests run with the stand-ins: the registry was asked a moment ago.
+    await Deno.mkdir(join(folder, ".mor"));
+    await Deno.writeTextFile(join(folder, ".mor", "packages_unreachable"), "");
+  }
+  const { code, stderr } = await run([Deno.execPath(), "task", "compile"], { cwd: folder });
+  assertEquals(code, 0, `dist/mor cannot be made here: ${stderr}`);
+  assertStringIncludes(stderr, "compile: made dist/mor");
+  return join(folder, "dist", Deno.build.os === "windows" ? "mor.exe" : "mor");
+}
+
+folderTest("dist/mor runs from another folder with next to no environment", async (folder) => {
+  const [checkout, home, elsewhere] = ["checkout", "home", "else where"].map((name) => join(folder, name));
+  for (const made of [checkout, home, elsewhere]) await Deno.mkdir(made!);
+  const binary = await compile(checkout!);
+  const env = { PATH: Deno.env.get("PATH") ?? "", HOME: home! };
+  const mor = (...args: readonly string[]): Promise<Outcome> =>
+    run([binary, ...args], { cwd: elsewhere!, env, clearEnv: true });
+
+  const help = await mor("--help");
+  assertEquals([help.code, help.stderr], [0, ""]);
+  for (const command of ["train", "generate", "doctor"]) assertStringIncludes(help.stdout, command);
+  const doctor = await mor("doctor");
+  assertEquals(doctor.code, 0, doctor.stderr);
+  assert(/^adapter +\S/m.test(doctor.stdout), doctor.stdout);
+
+  const trained = await mor(...smallRun("my model", "--data", corpus, "--steps", "2", "--eval-every", "0"));
+  assertEquals([trained.code, trained.stdout], [0, ""], trained.stderr);
+  const prompt = "two  words 'and' \"quotes\" $HOME *";
+  const generated = await mor("generate", "my model", "-p", prompt, "-n", "3", "--quiet");
+  assertEquals([generated.code, generated.stderr], [0, ""]);
+  assert(generated.stdout.startsWith(prompt), generated.stdout);
+
+  const wrong = await mor("train", "--stepz", "3");
+  assertEquals([wrong.code, wrong.stdout], [2, ""]);
+  assertStringIncludes(wrong.stderr, '"--stepz"');
+  assertEquals((await mor("generate", "nothing here", "-p", "x")).code, 1);
+  assertEquals(Array.from(Deno.readDirSync(elsewhere!), ({ name }) => name), ["my model"]);
+});
