@@ -38,7 +38,7 @@ export function trainCommand(): Command<any> {
     .description(
       "Train a model on text. Defaults follow the paper's recipe; --dry-run shows what a run would take.",
     )
-    .option("--model <preset:string>", "Preset (see --help of inspect) or a config.json.")
+    .option("--model <preset:string>", "Preset, such as tiny or 360m-mor3, or a config.json.")
     .option("--data <path:string>", "Text or JSONL file, or a folder of them; repeatable.", { collect: true })
     .option("--text-field <name:string>", "Field of a JSONL line that holds the text (text).")
     .option("--out <folder:string>", "Folder of the checkpoint and metrics.jsonl.")

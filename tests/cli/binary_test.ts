@@ -33,7 +33,8 @@ folderTest("dist/mor runs from another folder with next to no environment", asyn
   const binary = await compile(checkout!);
   const env = { PATH: Deno.env.get("PATH") ?? "", HOME: home! };
   const mor = (...args: readonly string[]): Promise<Outcome> =>
-    run([binary, ...args], { cwd: elsewhere!, env, clearEnv: true });
+    // The tests may start shells, not files that they have just made.
+    run(["sh", "-c", 'exec "$@"', "sh", binary, ...args], { cwd: elsewhere!, env, clearEnv: true });
 
   const help = await mor("--help");
   assertEquals([help.code, help.stderr], [0, ""]);
