@@ -38,7 +38,7 @@ export function demoCommand(): Command<any> {
     )
     .option("--data <file:string>", "The text; `deno task demo` brings Moby Dick.", { required: true })
     .option("--out <folder:string>", "Folder of the checkpoint.", { default: DEFAULT_OUT })
-    .option("--steps <n:integer>", "Optimizer steps.", { default: 400 })
+    .option("--steps <n:integer>", "Optimizer steps.", { default: 800 })
     .example("On a text of your own", "mor demo --data book.txt --out my-demo")
     .action((options: DemoOptions) => demo(options));
 }
@@ -55,9 +55,9 @@ async function demo({ data, out, steps, quiet }: DemoOptions): Promise<void> {
     data: [data],
     out,
     steps,
-    batch_size: 8,
+    batch_size: 4,
     sequence_length: 128,
-    learning_rate: 4e-3,
+    learning_rate: 1.5e-3,
     eval_every: Math.max(1, Math.floor(steps / 4)),
     save_every: steps,
   });

@@ -33,7 +33,7 @@ const EXPECTED = [
 /** The exit code and the line for an error that ended a command. */
 export function explainError(error: unknown): { code: number; line: string; isExpected: boolean } {
   const message = error instanceof Error ? error.message : String(error);
-  if (error instanceof ValidationError) return { code: EXIT.usage, line: message, isExpected: true };
+  if (error instanceof ValidationError) return { code: error.exitCode, line: message, isExpected: true };
   if (error instanceof GpuUnavailableError) return { code: EXIT.noAdapter, line: message, isExpected: true };
   if (isOutOfMemory(error)) return { code: EXIT.noMemory, line: message, isExpected: true };
   if (error instanceof InterruptedError) return { code: EXIT.interrupted, line: message, isExpected: true };

@@ -7,6 +7,7 @@ import { doctorCommand } from "./doctor.ts";
 import { forwardCommand } from "./forward.ts";
 import { generateCommand } from "./generate.ts";
 import { inspectCommand } from "./inspect.ts";
+import { openTerminal } from "./terminal.ts";
 import { trainCommand } from "./train.ts";
 
 /** The whole command line. Errors are thrown, not printed. */
@@ -19,6 +20,7 @@ export function rootCommand(): Command<any> {
     .meta("Exit codes", "0 done, 1 failed, 2 wrong usage, 3 no adapter, 4 not enough memory, 130 interrupted")
     .globalOption("-q, --quiet", "Say nothing but results and errors.")
     .globalOption("-v, --verbose", "Show the stack of an error.")
+    .help({ colors: openTerminal().hasColor })
     .throwErrors()
     .action(() => command.showHelp());
   return command

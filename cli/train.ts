@@ -80,13 +80,13 @@ async function train(options: TrainOptions): Promise<void> {
   const out = required(flags.out, "--out");
   await checkFolder(out, options);
   const dataset = await loadDataset(config, flags);
-  checkMemory({ config, settings, flags, dataset, limit: Infinity });
   await runTraining({ config, settings, cadence: cadenceOf(flags), dataset, flags, folder: out }, {
     terminal,
     resume: options.resume ?? false,
     open: async () => {
       const device = await openNamedDevice(terminal);
-      if (device.info.isSoftware) checkMemory({ config, settings, flags, dataset, limit: hostMemory() });
+      const limit = device.info.isSoftware ? hostMemory() : Infinity;
+      checkMemory({ config, settings, flags, dataset, limit });
       return device;
     },
   });

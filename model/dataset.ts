@@ -25,7 +25,7 @@ export interface Dataset {
  * Reads text files, JSONL files (one document a line, its text under `textField`) and folders of both, in name order.
  * Documents are joined by the end-of-text token.
  *
- * @throws DataError for a missing or empty file, or a malformed JSONL line.
+ * @throws DataError for a missing or empty file, one that is not UTF-8, or a malformed JSONL line.
  */
 export async function readTokens(
   paths: readonly string[],
@@ -33,7 +33,7 @@ export async function readTokens(
 ): Promise<number[]> {
   const tokens: number[] = [];
   for (const path of await listFiles(paths)) {
-    const text = await Deno.readTextFile(path);
+    const text = decodeText(await Deno.readFile(path), path);
     if (text.length === 0) throw new DataError(`Cannot train on ${path}: the file is empty`);
     const documents = path.endsWith(".jsonl") ? jsonlDocuments(text, { path, textField }) : [text];
     for (const document of documents) {
@@ -42,6 +42,14 @@ export async function readTokens(
     }
   }
   return tokens;
+}
+
+function decodeText(bytes: Uint8Array, path: string): string {
+  try {
+    return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes);
+  } catch (cause) {
+    throw new DataError(`Cannot read ${path}: it is not UTF-8 text; convert it first`, { cause });
+  }
 }
 
 async function listFiles(paths: readonly string[]): Promise<string[]> {

@@ -80,12 +80,6 @@ export class Command<_TParentGlobals = any> {
     return this;
   }
 
-  /** Adds another name of the command. */
-  alias(alias: string): this {
-    this.#target.aliases.push(alias);
-    return this;
-  }
-
   /** Options added from here on are shown under this heading; null ends the group. */
   group(name: string | null): this {
     this.#target.group = name ?? undefined;
@@ -183,7 +177,7 @@ export class Command<_TParentGlobals = any> {
   }
 
   /** The help as text. */
-  getHelp(): string {
+  getHelp(_options?: { colors?: boolean | "auto" }): string {
     return formatHelp(this);
   }
 
@@ -191,6 +185,11 @@ export class Command<_TParentGlobals = any> {
   showHelp(): void {
     // deno-lint-ignore no-console -- the package prints so, and tests listen there
     console.log(this.getHelp());
+  }
+
+  /** Takes how help is shown: the stand-in's is always plain. */
+  help(_options: { colors?: boolean | "auto" }): this {
+    return this;
   }
 
   /** Prints the version. */
@@ -274,9 +273,7 @@ export class Command<_TParentGlobals = any> {
 
   /** The sub-command of this name or alias. */
   getCommand(name: string, hidden = false): Command | undefined {
-    return this.getCommands(hidden).find((command) =>
-      [command.getName(), ...command.getAliases()].includes(name)
-    );
+    return this.getCommands(hidden).find((command) => command.getName() === name);
   }
 
   getExamples(): Example[] {

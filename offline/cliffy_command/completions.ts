@@ -1,12 +1,13 @@
 /** Stand-in for `@cliffy/command/completions`, which it leaves out. */
 import { Command } from "./command.ts";
-import { CommandError } from "./errors.ts";
+import { ValidationError } from "./errors.ts";
 
 function shellCommand(shell: string): Command {
   return new Command().description(`Generate shell completions for ${shell}.`).action(() => {
-    throw new CommandError(
+    throw new ValidationError(
       `Completions for ${shell} need the package @cliffy/command, which could not be fetched here; ` +
         "run `deno task setup` with network access and try again",
+      { exitCode: 1 },
     );
   });
 }

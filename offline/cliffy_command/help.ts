@@ -51,7 +51,7 @@ function layOut(cmd: Command): Commander {
   }
   for (const child of cmd.getCommands()) {
     const line = program.command(child.getName()).helpOption(false).helpCommand(false);
-    line.usage(child.getArgsDefinition()).aliases(child.getAliases()).summary(child.getShortDescription());
+    line.usage(child.getArgsDefinition()).summary(child.getShortDescription());
   }
   return program;
 }

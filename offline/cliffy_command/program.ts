@@ -67,7 +67,7 @@ function build(cmd: Command, session: Session): Commander {
     addOutputOption(program, "-V, --version", "version");
   }
   for (const child of cmd.getCommands(true)) {
-    program.addCommand(build(child, session).aliases(child.getAliases()));
+    program.addCommand(build(child, session));
   }
   program.hook("preSubcommand", (_, sub) => {
     session.current = cmd.getCommand(sub.name(), true) ?? cmd;

@@ -34,7 +34,6 @@ export interface CommandState {
   errorHandler: ErrorHandler | undefined;
   throws: boolean;
   exits: boolean | undefined;
-  readonly aliases: string[];
   readonly options: OptionDefinition[];
   readonly commands: Map<string, Command>;
   readonly types: Map<string, RegisteredType>;
@@ -56,7 +55,6 @@ export function emptyState(): CommandState {
     errorHandler: undefined,
     throws: false,
     exits: undefined,
-    aliases: [],
     options: [],
     commands: new Map(),
     types: new Map(),

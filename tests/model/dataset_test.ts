@@ -88,6 +88,15 @@ for (const [name, files, message] of refusedFiles) {
   });
 }
 
+filesTest("readTokens refuses bytes that are not UTF-8", {
+  files: { "a.txt": "" },
+  body: async (folder) => {
+    const path = join(folder, "a.txt");
+    await Deno.writeFile(path, Uint8Array.of(72, 255, 105));
+    await assertRejects(() => tokensOf([path]), DataError, "it is not UTF-8 text");
+  },
+});
+
 filesTest("readTokens refuses a file that is not there and a folder without texts", {
   files: { "image.png": "x" },
   body: async (folder) => {

@@ -132,7 +132,7 @@ Deno.test("getHelp names options, values, defaults, groups, arguments and exampl
     .option("--router <kind:router>", "How tokens are routed.")
     .option("--secret <x:string>", "Not shown.", { hidden: true })
     .example("Short run", "mor out --steps 10")
-    .getHelp();
+    .getHelp({ colors: false });
   const shown = [
     "mor <out>",
     "1.2.3",
