@@ -248,10 +248,6 @@ export class Command<_TParentGlobals = any> {
     return this.getDescription().trim().split("\n", 1)[0]!;
   }
 
-  getAliases(): string[] {
-    return this.state.aliases;
-  }
-
   getArguments(): ValueDefinition[] {
     return this.state.arguments;
   }
@@ -271,7 +267,7 @@ export class Command<_TParentGlobals = any> {
     return [...this.state.commands.values()].filter((command) => hidden || !command.state.hidden);
   }
 
-  /** The sub-command of this name or alias. */
+  /** The sub-command of this name. */
   getCommand(name: string, hidden = false): Command | undefined {
     return this.getCommands(hidden).find((command) => command.getName() === name);
   }
