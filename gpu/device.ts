@@ -33,7 +33,7 @@ export class GpuDevice implements Allocator {
   readonly info: AdapterInfo;
   readonly features: ReadonlySet<Feature>;
   readonly memory = new MemoryLedger();
-  /** Pipelines by file, entry point and constants; filled by kernel.ts. */
+  /** Pipelines by files, entry point and constants; filled by kernel.ts. */
   readonly pipelines = new Map<string, GPUComputePipeline>();
   #failure: GpuError | null = null;
   #pending: Promise<void>[] = [];

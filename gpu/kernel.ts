@@ -71,7 +71,8 @@ export function kernelPipeline(
   device: GpuDevice,
   { kernel, entryPoint, constants }: { kernel: Kernel; entryPoint: string; constants: Constants },
 ): GPUComputePipeline {
-  const key = `${kernel.file}:${entryPoint}:${JSON.stringify(constants)}`;
+  const files = kernel.lines.map(({ file }) => file).join("+");
+  const key = `${files}:${entryPoint}:${JSON.stringify(constants)}`;
   const cached = device.pipelines.get(key);
   if (cached) return cached;
   const label = `${kernel.file} ${entryPoint}`;

@@ -4,12 +4,11 @@ import attentionLoadCode from "./attention_load.wgsl" with { type: "text" };
 import attentionLoadSubgroupsCode from "./attention_load_subgroups.wgsl" with { type: "text" };
 import attentionTileCode from "./attention_tile.wgsl" with { type: "text" };
 import type { Commands } from "../commands.ts";
-import type { GpuDevice } from "../device.ts";
 import { type Constants, defineKernel, type Kernel } from "../kernel.ts";
 import type { Packing } from "../packing.ts";
 import { rowGrid, type Rows } from "../rows.ts";
 import { checkShape, type Tensor } from "../tensor.ts";
-import { MAX_LOOP_TURNS } from "./row_lanes.ts";
+import { hasSubgroupsOfEight, MAX_LOOP_TURNS } from "./row_lanes.ts";
 
 /** Rows of an invocation, keys (or queries) of a turn, and rows of the 8 invocations that share them. */
 const TILE_ROWS = 4;
@@ -156,19 +155,14 @@ export function attentionBackward(
 
 /** The same kernels over the two ways to load eight rows. */
 function loadVariants(file: string, code: string): { separate: Kernel; subgroups: Kernel } {
+  const tile = { "attention_tile.wgsl": attentionTileCode };
   return {
-    separate: defineKernel(file, [code, attentionTileCode, attentionLoadCode].join("\n")),
-    subgroups: defineKernel(
-      `${file} subgroups`,
-      [code, attentionTileCode, attentionLoadSubgroupsCode].join("\n"),
-    ),
+    separate: defineKernel(file, code, { ...tile, "attention_load.wgsl": attentionLoadCode }),
+    subgroups: defineKernel(file, code, {
+      ...tile,
+      "attention_load_subgroups.wgsl": attentionLoadSubgroupsCode,
+    }),
   };
-}
-
-/** A workgroup of 8 must be one subgroup, which other adapters do not promise. */
-function hasSubgroupsOf8({ features, info, handle: { adapterInfo } }: GpuDevice): boolean {
-  const { subgroupMinSize, subgroupMaxSize } = adapterInfo;
-  return features.has("subgroups") && info.isSoftware && subgroupMinSize === 8 && subgroupMaxSize === 8;
 }
 
 /** Checks what both directions need and finds the kernels and constants for it. */
@@ -185,7 +179,7 @@ function prepare(
   kernels: { forward: Kernel; backward: Kernel };
   constants: Constants & { readonly LANES: number; readonly WIDTH: number };
 } {
-  const { heads, kvHeads, headDim, layout, useSubgroups = hasSubgroupsOf8(device) } = settings;
+  const { heads, kvHeads, headDim, layout, useSubgroups = hasSubgroupsOfEight(device) } = settings;
   const [qStride, kvStride] = [q.shape.at(-1)!, kv.shape.at(-1)!];
   for (const [name, size] of Object.entries({ headDim, qStride, kvStride, ...layout })) {
     if (size % 4 !== 0) {

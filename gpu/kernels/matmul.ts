@@ -5,7 +5,7 @@ import type { GpuDevice } from "../device.ts";
 import { defineKernel, type Kernel } from "../kernel.ts";
 import { rowGrid, type Rows } from "../rows.ts";
 import type { Tensor } from "../tensor.ts";
-import { MAX_LOOP_TURNS } from "./row_lanes.ts";
+import { hasSubgroupsOfEight, MAX_LOOP_TURNS } from "./row_lanes.ts";
 
 /** One way to multiply, and the shape of what a workgroup makes. */
 export interface MatmulVariant {
@@ -52,9 +52,8 @@ export interface MatmulSettings {
 }
 
 /** The faster variant for an adapter. */
-export function matmulVariant({ info, features }: GpuDevice): MatmulVariant {
-  const hasShuffles = features.has("subgroups") && info.subgroupSize === 8;
-  return info.isSoftware && hasShuffles ? SUBGROUP : TILED;
+export function matmulVariant(device: GpuDevice): MatmulVariant {
+  return hasSubgroupsOfEight(device) ? SUBGROUP : TILED;
 }
 
 /**

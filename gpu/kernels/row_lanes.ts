@@ -1,8 +1,16 @@
-/** Launch shape of kernels that reduce a row, by adapter kind. */
+/** What kernels choose by adapter kind: launch shapes and ways to share data between lanes. */
 import type { GpuDevice } from "../device.ts";
 
 /** Loop turns that one invocation may take: lavapipe ends it silently at 65,535. */
 export const MAX_LOOP_TURNS = 65000;
+
+/**
+ * Whether a workgroup of eight is one subgroup, so that its lanes can pass data round by shuffles: so on a software
+ * adapter with one vector width. Others do not promise it.
+ */
+export function hasSubgroupsOfEight({ info, features }: GpuDevice): boolean {
+  return info.isSoftware && features.has("subgroups") && info.subgroupSize === 8;
+}
 
 /** Constants LANES and ROWS of row_reduce.wgsl. */
 export interface RowLanes {
