@@ -137,7 +137,7 @@ async function passages(folder: string, terminal: Terminal): Promise<void> {
     const decoder = byteTokenizer.decoder();
     const depths: number[] = [];
     terminal.out(`\n${prompt}`);
-    const sampling = { temperature: 0.7, topK: 40, topP: 0.95, minP: 0, repeatPenalty: 1 };
+    const sampling = { temperature: 0.5, topK: 40, topP: 0.95, minP: 0, repeatPenalty: 1 };
     const options = { prompt: byteTokenizer.encode(prompt), count: PASSAGE_TOKENS, sampling, seed };
     for await (
       const { id, depth } of generate(forward, {
