@@ -1,7 +1,8 @@
 import { assertEquals, assertThrows } from "@std/assert";
 import { blank, gpuTest, run, upload } from "../support/device.ts";
 import { createRandom } from "../support/random.ts";
-import { caseRows, manyRows, recordRows, rowCases, writtenPart } from "../support/row_cases.ts";
+import { recordRows } from "../support/packing.ts";
+import { caseRows, manyRows, rowCases, writtenPart } from "../support/row_cases.ts";
 import { Commands } from "../../gpu/commands.ts";
 import { add } from "../../gpu/kernels/add.ts";
 

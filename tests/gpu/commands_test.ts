@@ -1,6 +1,7 @@
 import { assertEquals, assertThrows } from "@std/assert";
 import { blankIndices, gpuTest, run, upload, uploadIndices } from "../support/device.ts";
-import { caseRows, recordRows } from "../support/row_cases.ts";
+import { recordRows } from "../support/packing.ts";
+import { caseRows } from "../support/row_cases.ts";
 import { Commands } from "../../gpu/commands.ts";
 import type { GpuDevice } from "../../gpu/device.ts";
 import { MemoryError } from "../../gpu/errors.ts";

@@ -2,7 +2,8 @@ import { assertEquals } from "@std/assert";
 import { blank, gpuTest, run, upload } from "../support/device.ts";
 import { assertClose } from "../support/close.ts";
 import { createRandom } from "../support/random.ts";
-import { casePacking, recordRows, rowCases, writtenPart } from "../support/row_cases.ts";
+import { recordRows } from "../support/packing.ts";
+import { casePacking, rowCases, writtenPart } from "../support/row_cases.ts";
 import * as reference from "../reference/gather_rows.ts";
 import { gatherRows, gatherRowsBackward } from "../../gpu/kernels/gather_rows.ts";
 

@@ -6,7 +6,8 @@ import { assertClose } from "../support/close.ts";
 import { blank, gpuTest, run, upload } from "../support/device.ts";
 import { asHardware } from "../support/hardware.ts";
 import { createRandom } from "../support/random.ts";
-import { caseRows, manyRows, recordRows, rowCases, writtenPart } from "../support/row_cases.ts";
+import { recordRows } from "../support/packing.ts";
+import { caseRows, manyRows, rowCases, writtenPart } from "../support/row_cases.ts";
 
 const outFeatures = 24;
 

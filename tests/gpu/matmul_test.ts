@@ -8,7 +8,8 @@ import { assertClose } from "../support/close.ts";
 import { blank, gpuTest, run, upload } from "../support/device.ts";
 import { asHardware } from "../support/hardware.ts";
 import { createRandom } from "../support/random.ts";
-import { caseRows, recordRows } from "../support/row_cases.ts";
+import { recordRows } from "../support/packing.ts";
+import { caseRows } from "../support/row_cases.ts";
 
 /** A linear map of `count` rows, in buffers for `maximum`: the three products that it needs. */
 interface Case {

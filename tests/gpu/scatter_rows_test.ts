@@ -2,14 +2,8 @@ import { blank, gpuTest, run, upload } from "../support/device.ts";
 import { assertClose } from "../support/close.ts";
 import { asHardware } from "../support/hardware.ts";
 import { createRandom } from "../support/random.ts";
-import {
-  casePacking,
-  manyRows,
-  recordRows,
-  type RowCase,
-  rowCases,
-  writtenPart,
-} from "../support/row_cases.ts";
+import { recordRows } from "../support/packing.ts";
+import { casePacking, manyRows, type RowCase, rowCases, writtenPart } from "../support/row_cases.ts";
 import * as reference from "../reference/scatter_rows.ts";
 import { scatterRows, scatterRowsBackward } from "../../gpu/kernels/scatter_rows.ts";
 

@@ -1,7 +1,8 @@
 import { blank, gpuTest, run, upload } from "../support/device.ts";
 import { assertClose } from "../support/close.ts";
 import { createRandom } from "../support/random.ts";
-import { caseRows, manyRows, recordRows, rowCases, writtenPart } from "../support/row_cases.ts";
+import { recordRows } from "../support/packing.ts";
+import { caseRows, manyRows, rowCases, writtenPart } from "../support/row_cases.ts";
 import * as reference from "../reference/swiglu.ts";
 import { swiglu, swigluBackward } from "../../gpu/kernels/swiglu.ts";
 

@@ -1,12 +1,10 @@
 /** Row counts that every row kernel is tested with. */
 import { assert } from "@std/assert";
-import type { Commands } from "../../gpu/commands.ts";
 import type { GpuDevice } from "../../gpu/device.ts";
 import type { Packing } from "../../gpu/packing.ts";
-import { dynamicRows, type Rows, staticRows } from "../../gpu/rows.ts";
+import type { Rows } from "../../gpu/rows.ts";
 import { tensorFrom } from "../../gpu/tensor.ts";
-import { uploadIndices } from "./device.ts";
-import { packingRecords } from "./packing.ts";
+import { packingRecords, uploadRows } from "./packing.ts";
 
 /** Rows in use, rows that the buffers hold and columns; the count comes from the GPU where it is not the maximum. */
 export interface RowCase {
@@ -29,13 +27,7 @@ export const manyRows: RowCase = { name: "70,000 rows", count: 70000, maximum: 7
 
 /** The rows of a case; `recordRows` must come before the kernels. */
 export function caseRows(device: GpuDevice, { count, maximum }: Pick<RowCase, "count" | "maximum">): Rows {
-  if (count === maximum) return staticRows(device, count);
-  return dynamicRows(device, { count: uploadIndices(device, [count]), maximum });
-}
-
-/** Records the launch shapes of a dynamic count. */
-export function recordRows(commands: Commands, { indirect, count }: Rows): void {
-  indirect?.record(commands, count);
+  return uploadRows(device, { count, spare: count === maximum ? undefined : maximum - count });
 }
 
 /** Packed rows at the given ascending places of one sequence, the first `count` of them in use. */
