@@ -11,7 +11,7 @@ import type { StepReport } from "../model/train.ts";
 import { byteTokenizer } from "../model/tokenizer.ts";
 import { loadModel, openNamedDevice } from "./session.ts";
 import { colorDepth, openTerminal, type Terminal } from "./terminal.ts";
-import { cadenceOf, mergeFlags, settingsOf } from "./train_flags.ts";
+import { cadenceOf, flagsOf, mergeFlags, settingsOf } from "./train_flags.ts";
 import { runTraining } from "./train_run.ts";
 
 interface DemoOptions {
@@ -37,7 +37,9 @@ export function demoCommand(): Command<any> {
       "Train a small Mixture-of-Recursions model on a text and let it write: about two minutes on two cores.",
     )
     .option("--data <file:string>", "The text; `deno task demo` brings Moby Dick.", { required: true })
-    .option("--out <folder:string>", "Folder of the checkpoint.", { default: DEFAULT_OUT })
+    .option("--out <folder:string>", "Folder of the checkpoint; a demo in the default one is replaced.", {
+      default: DEFAULT_OUT,
+    })
     .option("--steps <n:integer>", "Optimizer steps.", { default: 800 })
     .example("On a text of your own", "mor demo --data book.txt --out my-demo")
     .action((options: DemoOptions) => demo(options));
@@ -50,11 +52,10 @@ async function demo({ data, out, steps, quiet }: DemoOptions): Promise<void> {
     throw new ConfigError(`Cannot run the demo in ${out}: it holds a checkpoint; give another --out`);
   }
   const config = presetConfig(PRESET);
-  const flags = mergeFlags({
+  const flags = mergeFlags(flagsOf({ steps }), {
     model: PRESET,
     data: [data],
     out,
-    steps,
     batch_size: 4,
     sequence_length: 128,
     learning_rate: 1.5e-3,
@@ -100,7 +101,7 @@ function introduction(config: ModelConfig, { training, validation }: Dataset): s
 
 /** The training loss, averaged to the width of the terminal. */
 function lossCurve(reports: readonly StepReport[], { columns }: Terminal): string {
-  const width = Math.max(10, Math.min(columns - 12, 70, reports.length));
+  const width = Math.min(Math.max(10, columns - 12), 70, reports.length);
   const bits = Array.from({ length: width }, (_, i) => {
     const start = Math.floor((i * reports.length) / width);
     const part = reports.slice(start, Math.floor(((i + 1) * reports.length) / width));
