@@ -27,7 +27,10 @@ const PRESET = "demo";
 const DEFAULT_OUT = ".mor/demo";
 
 const PROMPTS = ["Call me ", "The whale ", "It was "];
-const PASSAGE_TOKENS = 240;
+
+/** Tokens of a training sequence; a passage stays within it, since the model knows no further positions. */
+const SEQUENCE_LENGTH = 128;
+const PASSAGE_TOKENS = 116;
 
 /** `mor demo`: train, look at the loss, let it write. */
 // deno-lint-ignore no-explicit-any -- see root.ts
@@ -57,7 +60,7 @@ async function demo({ data, out, steps, quiet }: DemoOptions): Promise<void> {
     data: [data],
     out,
     batch_size: 4,
-    sequence_length: 128,
+    sequence_length: SEQUENCE_LENGTH,
     learning_rate: 1.5e-3,
     eval_every: Math.max(1, Math.floor(steps / 4)),
     save_every: steps,
