@@ -78,9 +78,6 @@ export class IndirectGrids {
     this.#grids = createTensor(device, { shape, dtype: "u32", label: "launch grids" });
   }
 
-  /** Bytes of GPU memory that each instance takes. */
-  static readonly bytes = 2 * MAX_INDIRECT_GRIDS * 4 * 4;
-
   /** The place of a grid; its numbers are there once `record`'s dispatch has run. */
   grid({ unitsPerRow, unitsPerGroup, z }: Required<RowGrid>): Grid {
     const key = [unitsPerRow, unitsPerGroup, z].join();
@@ -101,9 +98,5 @@ export class IndirectGrids {
       tensors: { count, shapes: this.#shapes, grids: this.#grids },
       grid: [1, 1, 1],
     });
-  }
-
-  tensors(): Tensor[] {
-    return [this.#shapes, this.#grids];
   }
 }

@@ -65,9 +65,8 @@ const BYTE_SHAPES: Record<string, { shape: Partial<ModelConfig>; layers: number;
 
 /** Every preset's name: a shape alone is vanilla (`135m`), with N recursions `135m-mor3` or `135m-rec3`. */
 export function presetNames(): string[] {
-  const shapes = [...Object.keys(BYTE_SHAPES), ...Object.keys(PAPER_SHAPES)];
   const variants = ["mor2", "mor3", "mor4", "rec2", "rec3", "rec4", "vanilla"];
-  return shapes.flatMap((shape) => [shape, ...variants.map((variant) => `${shape}-${variant}`)]);
+  return presetShapes().flatMap((shape) => [shape, ...variants.map((variant) => `${shape}-${variant}`)]);
 }
 
 /**
