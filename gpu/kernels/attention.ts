@@ -6,7 +6,7 @@ import attentionTileCode from "./attention_tile.wgsl" with { type: "text" };
 import type { Commands } from "../commands.ts";
 import { type Constants, defineKernel, type Kernel } from "../kernel.ts";
 import type { Packing } from "../packing.ts";
-import { rowGrid, type Rows } from "../rows.ts";
+import { linearGrid, rowGrid, type Rows } from "../rows.ts";
 import { checkShape, type Tensor } from "../tensor.ts";
 import { hasSubgroupsOfEight, MAX_LOOP_TURNS } from "./row_lanes.ts";
 
@@ -25,13 +25,29 @@ export interface AttentionSettings {
   readonly headDim: number;
   /** Columns of `kv` where the first key head and the first value head begin. */
   readonly layout: AttentionLayout;
-  /** Most rows that a sequence has; all rows unless told. */
+  /** Which rows the rows of `kv` are; the packed rows unless told. */
+  readonly keys?: KeyRows;
+  /** Most keys that a row sees; all rows unless told. */
   readonly longest?: number;
   /** Keys that one dispatch takes, a multiple of 8; as many as the loop limit allows unless told. */
   readonly window?: number;
   /** Whether 8 invocations exchange what they read; where the adapter is known to do it well unless told. */
   readonly useSubgroups?: boolean;
 }
+
+/** What the rows of `kv` stand for, and so which of them a query row sees. */
+export type KeyRows =
+  /** The packed rows themselves: a row sees those of its sequence up to itself. */
+  | { readonly kind: "packed" }
+  /** The `count` rows of the state, `tokens` a sequence: a row sees its sequence up to its own position. */
+  | { readonly kind: "state"; readonly count: number; readonly tokens: number }
+  /** The `count` rows of a cache: a row sees z to w of its packing record, both included. Forward only. */
+  | { readonly kind: "cache"; readonly count: number };
+
+const PACKED: KeyRows = { kind: "packed" };
+
+/** Values of KEYS in attention_tile.wgsl. */
+const KEYS = { packed: 0, state: 1, cache: 2 } as const;
 
 /** Columns of a (rows, ...) tensor where key heads and value heads begin. */
 export interface AttentionLayout {
@@ -47,10 +63,10 @@ export function fusedLayout(
 }
 
 /**
- * Records causal attention of every packed row to the rows of its sequence up to itself. Key/value head g serves the
- * query heads g * H / G to (g + 1) * H / G - 1. Nothing of size T x T is stored.
+ * Records causal attention of every packed row to the keys that it sees. Key/value head g serves the query heads
+ * g * H / G to (g + 1) * H / G - 1. Nothing of size T x T is stored.
  *
- * q (rows, at least H * D), head h at column h * D; kv (rows, ...) as `layout` says; q and kv may be one tensor.
+ * q (rows, at least H * D), head h at column h * D; kv (key rows, ...) as `layout` says; q and kv may be one tensor.
  * out (rows, H * D); logSumExp (rows, H), kept for the backward kernels. All f32.
  *
  * @throws TypeError for a shape that does not fit; RangeError for a size that is not a multiple of 4 or heads that do
@@ -74,7 +90,8 @@ export function attention(
     out: [out, [rows.maximum, heads * headDim]],
     logSumExp: [logSumExp, [rows.maximum, heads]],
   });
-  for (const range of windows({ rows, settings, turns: 1 + 2 * (constants.WIDTH + 1) })) {
+  const keys = keysOfBlock({ rows, settings });
+  for (const range of windows({ count: keys, settings, turns: 1 + 2 * (constants.WIDTH + 1) })) {
     commands.dispatch(kernels.forward, {
       entryPoint: "forward",
       tensors: { rows: rows.count, packing: records, q, kv, out, log_sum_exp: logSumExp },
@@ -87,7 +104,8 @@ export function attention(
 
 /**
  * Records the gradients of `attention`. The columns of gradQ and gradKv that hold heads are overwritten, others stay;
- * they may be one tensor, as q and kv may. delta (rows, H) is scratch: sum of gradOut * out per head.
+ * with `accumulate` gradKv is added to. They may be one tensor, as q and kv may. delta (rows, H) is scratch: sum of
+ * gradOut * out per head.
  *
  * @throws as `attention` does.
  */
@@ -104,10 +122,11 @@ export function attentionBackward(
     gradKv: Tensor;
     delta: Tensor;
   },
-  settings: AttentionSettings,
+  { accumulate = false, ...settings }: AttentionSettings & { readonly accumulate?: boolean },
 ): void {
   const { rows, records } = packing;
-  const { heads, kvHeads, headDim } = settings;
+  const { heads, kvHeads, headDim, keys = PACKED } = settings;
+  if (keys.kind === "cache") throw new TypeError("Cannot record attentionBackward: a cache has no gradient");
   const { kernels, constants } = prepare("attentionBackward", { commands, q, kv, rows, settings });
   checkShape("attentionBackward", {
     out: [out, [rows.maximum, heads * headDim]],
@@ -115,9 +134,10 @@ export function attentionBackward(
     logSumExp: [logSumExp, [rows.maximum, heads]],
     delta: [delta, [rows.maximum, heads]],
     gradQ: [gradQ, [rows.maximum, q.shape.at(-1)!]],
-    gradKv: [gradKv, [rows.maximum, kv.shape.at(-1)!]],
+    gradKv: [gradKv, kv.shape],
   });
   const { LANES, WIDTH } = constants;
+  const [keyRows, sequence] = keys.kind === "state" ? [keys.count, keys.tokens] : [0, 1];
   commands.dispatch(kernels.backward, {
     entryPoint: "backward_delta",
     tensors: { rows: rows.count, out, grad_out: gradOut, delta },
@@ -133,7 +153,8 @@ export function attentionBackward(
     grad_out: gradOut,
     delta,
   };
-  for (const range of windows({ rows, settings, turns: 1 + 3 * (WIDTH + 1) })) {
+  const keysSeen = keysOfBlock({ rows, settings });
+  for (const range of windows({ count: keysSeen, settings, turns: 1 + 3 * (WIDTH + 1) })) {
     commands.dispatch(kernels.backward, {
       entryPoint: "backward_queries",
       tensors: { ...inputs, grad_q: gradQ },
@@ -142,13 +163,24 @@ export function attentionBackward(
       grid: rowGrid(rows, { unitsPerGroup: TILE_ROWS * LANES, z: heads }),
     });
   }
-  for (const range of windows({ rows, settings, turns: (heads / kvHeads) * (1 + 3 * (WIDTH + 1)) })) {
+  const queries = keyRows > 0 ? rows.maximum : keysSeen;
+  for (
+    const range of windows({ count: queries, settings, turns: (heads / kvHeads) * (1 + 3 * (WIDTH + 1)) })
+  ) {
+    const grid = { unitsPerGroup: TILE_ROWS * LANES, z: kvHeads };
     commands.dispatch(kernels.backward, {
       entryPoint: "backward_keys",
       tensors: { ...inputs, grad_kv: gradKv },
       settings: range,
-      constants,
-      grid: rowGrid(rows, { unitsPerGroup: TILE_ROWS * LANES, z: kvHeads }),
+      constants: {
+        ...constants,
+        KEY_ROWS: keyRows,
+        SEQUENCE: sequence,
+        ACCUMULATE_KV: Number(accumulate),
+      },
+      grid: keyRows > 0
+        ? linearGrid(Math.ceil(keyRows / grid.unitsPerGroup), { z: grid.z })
+        : rowGrid(rows, grid),
     });
   }
 }
@@ -179,7 +211,8 @@ function prepare(
   kernels: { forward: Kernel; backward: Kernel };
   constants: Constants & { readonly LANES: number; readonly WIDTH: number };
 } {
-  const { heads, kvHeads, headDim, layout, useSubgroups = hasSubgroupsOfEight(device) } = settings;
+  const { heads, kvHeads, headDim, layout, keys = PACKED } = settings;
+  const { useSubgroups = hasSubgroupsOfEight(device) } = settings;
   const [qStride, kvStride] = [q.shape.at(-1)!, kv.shape.at(-1)!];
   for (const [name, size] of Object.entries({ headDim, qStride, kvStride, ...layout })) {
     if (size % 4 !== 0) {
@@ -198,7 +231,8 @@ function prepare(
         `expected at least ${heads * headDim} and ${kvEnd}`,
     );
   }
-  checkShape(operation, { q: [q, [rows.maximum, qStride]], kv: [kv, [rows.maximum, kvStride]] });
+  const keyRows = keys.kind === "packed" ? rows.maximum : keys.count;
+  checkShape(operation, { q: [q, [rows.maximum, qStride]], kv: [kv, [keyRows, kvStride]] });
   const variant = useSubgroups ? "subgroups" : "separate";
   const constants = {
     HEADS: heads,
@@ -209,24 +243,32 @@ function prepare(
     K_OFFSET: layout.kOffset / 4,
     V_OFFSET: layout.vOffset / 4,
     SCALE: 1 / Math.sqrt(headDim),
+    KEYS: KEYS[keys.kind],
     LANES: useSubgroups || device.info.isSoftware ? 8 : 32,
   };
   return { kernels: { forward: FORWARD[variant], backward: BACKWARD[variant] }, constants };
 }
 
+/** Most keys from the first that a block of rows sees to the last. */
+function keysOfBlock(
+  { rows, settings: { longest = rows.maximum, keys = PACKED } }: { rows: Rows; settings: AttentionSettings },
+): number {
+  // The rows of a block may belong to many sequences; packed ones stand side by side there.
+  if (keys.kind === "state") return Math.min(BLOCK_ROWS * keys.tokens, keys.count);
+  return keys.kind === "cache" ? longest : Math.min(longest + BLOCK_ROWS, rows.maximum);
+}
+
 /**
- * The part of the longest sequence that each dispatch does: few enough keys that no invocation comes near the loop
- * limit at `turns` loop turns for a tile of keys and some for each column outside. A loop's last check is a turn, too.
+ * The part of a block's keys (or queries) that each dispatch does: few enough that no invocation comes near the loop
+ * limit at `turns` loop turns for a tile and some for each column outside. A loop's last check is a turn, too.
  */
 function windows(
-  { rows, settings: { headDim, longest = rows.maximum, window }, turns }: {
-    rows: Rows;
+  { count, settings: { headDim, window }, turns }: {
+    count: number;
     settings: AttentionSettings;
     turns: number;
   },
 ): { first: number; count: number }[] {
-  const count = window ?? TILE_KEYS * Math.floor((MAX_LOOP_TURNS - headDim) / turns);
-  // A block of rows reaches from the start of its first row's sequence to its own last row.
-  const keys = Math.min(longest + BLOCK_ROWS, rows.maximum);
-  return Array.from({ length: Math.ceil(keys / count) }, (_, i) => ({ first: i * count, count }));
+  const step = window ?? TILE_KEYS * Math.floor((MAX_LOOP_TURNS - headDim) / turns);
+  return Array.from({ length: Math.ceil(count / step) }, (_, i) => ({ first: i * step, count: step }));
 }

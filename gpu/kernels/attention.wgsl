@@ -1,4 +1,4 @@
-// s_ij = SCALE * dot(q_i, k_j) for start_i <= j <= i,  log_sum_exp_i = log(sum over j of exp(s_ij))
+// s_ij = SCALE * dot(q_i, k_j) for the keys j that row i sees,  log_sum_exp_i = log(sum over j of exp(s_ij))
 // out_i = sum over j of exp(s_ij - log_sum_exp_i) * v_j          (online softmax: Milakov & Gimelshein 2018, section 3)
 // out (rows, HEADS, WIDTH vec4); log_sum_exp (rows, HEADS); q, kv, packing in attention_tile.wgsl.
 // One invocation per 4 rows of a head, 8 keys a turn; heads in z. Sums stay in `out`, so that any head size fits.
@@ -21,12 +21,14 @@ fn forward(
   let last_row = rows[0] - 1u;
   let row = min(first_row + NEXT_4, vec4<u32>(last_row)); // past the end: the last row again, with the same result
   let is_row = first_row <= last_row; // the others only load for their neighbours
-  let first_key = packing[block].z + settings.first;
-  let end_key = min(first_key + settings.count, min(block + BLOCK_ROWS, rows[0]));
-  if (first_key >= end_key) {
+  let block_first = first_key(block) + settings.first;
+  let block_end = end_key(min(block + BLOCK_ROWS - 1u, last_row));
+  let window_end = min(block_first + settings.count, block_end);
+  if (block_first >= window_end) {
     return;
   }
-  let start = vec4<u32>(packing[row.x].z, packing[row.y].z, packing[row.z].z, packing[row.w].z);
+  let first = first_keys(row);
+  let end = end_keys(row);
   let q_place = row * Q_STRIDE + head * WIDTH;
   let out_place = (row * HEADS + head) * WIDTH;
   let k_column = K_OFFSET + head / GROUP_HEADS * WIDTH;
@@ -44,13 +46,13 @@ fn forward(
     }
   }
 
-  for (var key = first_key; key < end_key; key += 8u) {
-    let keys = eight_rows(key, last_row, local % 8u);
+  for (var key = block_first; key < window_end; key += 8u) {
+    let keys = eight_rows(key, block_end - 1u, local % 8u);
     var products = Tiles();
     for (var c = 0u; c < WIDTH; c++) {
       products = add_products(products, load_kv(keys, k_column + c), q_tile(q_place + c));
     }
-    let scores = mask_scores(products, key, start, row);
+    let scores = mask_scores(products, key, first, end);
     let next = max(largest, max(column_maxima(scores.near), column_maxima(scores.far)));
     // For a row that has met no key yet, exp(LOWEST - shift) must be 0: its shift stays far above LOWEST.
     let shift = max(next, vec4<f32>(0.5 * LOWEST));

@@ -2,7 +2,7 @@
 // grad_s_ij = SCALE * p_ij * (dot(grad_out_i, v_j) - delta_i),  grad_q_i = sum over j of grad_s_ij * k_j
 // grad_k_j = sum over i of grad_s_ij * q_i,  grad_v_j = sum over i of p_ij * grad_out_i, both also over the query
 // heads that share the key/value head
-// out, grad_out (rows, HEADS, WIDTH vec4); log_sum_exp, delta (rows, HEADS); grad_q like q, grad_kv like kv.
+// out, grad_out (rows, HEADS, WIDTH vec4); log_sum_exp, delta (rows, HEADS); grad_q like q, grad_kv like kv. No cached keys.
 // backward_delta: one invocation per row and head. backward_queries: one per 4 rows of a head, 8 keys a turn.
 // backward_keys: one per 4 rows of a key/value head, 8 queries a turn. Heads in z. Sums stay in grad_q and grad_kv.
 
@@ -11,6 +11,40 @@
 @group(0) @binding(7) var<storage, read_write> delta: array<f32>;
 @group(0) @binding(8) var<storage, read_write> grad_q: array<vec4<f32>>;
 @group(0) @binding(9) var<storage, read_write> grad_kv: array<vec4<f32>>;
+
+override KEY_ROWS: u32 = 0u; // with STATE_KEYS: rows of the state,
+override SEQUENCE: u32 = 1u; // and of one sequence
+override ACCUMULATE_KV: bool = false; // add to grad_kv instead of overwriting it
+
+// The queries that see a key row are first_query to end_query - 1.
+fn first_query(key: u32) -> u32 {
+  if (KEYS == STATE_KEYS) {
+    return packed_rows_before(key);
+  }
+  return key;
+}
+
+fn end_query(key: u32) -> u32 {
+  if (KEYS == STATE_KEYS) {
+    return packed_rows_before((key / SEQUENCE + 1u) * SEQUENCE);
+  }
+  return packing[key].w;
+}
+
+// How many packed rows stand for rows of the state before this one: packed rows ascend there.
+fn packed_rows_before(state_row: u32) -> u32 {
+  var low = 0u;
+  var high = rows[0];
+  while (low < high) {
+    let middle = (low + high) / 2u;
+    if (packing[middle].x < state_row) {
+      low = middle + 1u;
+    } else {
+      high = middle;
+    }
+  }
+  return low;
+}
 
 @compute @workgroup_size(LANES)
 fn backward_delta(
@@ -44,9 +78,11 @@ fn backward_queries(
   let last_row = rows[0] - 1u;
   let row = min(first_row + NEXT_4, vec4<u32>(last_row)); // past the end: the last row again, with the same result
   let is_row = first_row <= last_row; // the others only load for their neighbours
-  let first_key = packing[block].z + settings.first;
-  let end_key = min(first_key + settings.count, min(block + BLOCK_ROWS, rows[0]));
-  let start = vec4<u32>(packing[row.x].z, packing[row.y].z, packing[row.z].z, packing[row.w].z);
+  let block_first = first_key(block) + settings.first;
+  let block_end = end_key(min(block + BLOCK_ROWS - 1u, last_row));
+  let window_end = min(block_first + settings.count, block_end);
+  let first = first_keys(row);
+  let end = end_keys(row);
   let shift = load_log_sum_exp(row * HEADS + head);
   let row_delta = load_delta(row * HEADS + head);
   let q_place = row * Q_STRIDE + head * WIDTH;
@@ -59,8 +95,8 @@ fn backward_queries(
     }
   }
 
-  for (var key = first_key; key < end_key; key += 8u) {
-    let keys = eight_rows(key, last_row, local % 8u);
+  for (var key = block_first; key < window_end; key += 8u) {
+    let keys = eight_rows(key, block_end - 1u, local % 8u);
     var products = Tiles();
     for (var c = 0u; c < WIDTH; c++) {
       products = add_products(products, load_kv(keys, k_column + c), q_tile(q_place + c));
@@ -69,7 +105,7 @@ fn backward_queries(
     for (var c = 0u; c < WIDTH; c++) {
       grad_p = add_products(grad_p, load_kv(keys, v_column + c), grad_out_tile(out_place + c));
     }
-    let scores = mask_scores(products, key, start, row);
+    let scores = mask_scores(products, key, first, end);
     let p = Tiles(exp_columns(scores.near, shift), exp_columns(scores.far, shift));
     let deltas = mat4x4<f32>(
       vec4<f32>(row_delta.x),
@@ -98,18 +134,20 @@ fn backward_keys(
 ) {
   let first_row = ((group.x + group.y * groups.x) * LANES + local) * 4u;
   let block = first_row / BLOCK_ROWS * BLOCK_ROWS;
-  if (block >= rows[0]) {
+  let count = select(rows[0], KEY_ROWS, KEYS == STATE_KEYS);
+  if (block >= count) {
     return;
   }
-  let last_row = rows[0] - 1u;
-  let row = min(first_row + NEXT_4, vec4<u32>(last_row));
-  let is_row = first_row <= last_row;
-  let first_query = block + settings.first;
-  let end_query = min(first_query + settings.count, packing[min(block + BLOCK_ROWS - 1u, last_row)].w);
-  let last = vec4<u32>(packing[row.x].w, packing[row.y].w, packing[row.z].w, packing[row.w].w) - 1u;
+  let row = min(first_row + NEXT_4, vec4<u32>(count - 1u));
+  let is_row = first_row < count;
+  let block_first = first_query(block) + settings.first;
+  let block_end = end_query(min(block + BLOCK_ROWS - 1u, count - 1u));
+  let window_end = min(block_first + settings.count, block_end);
+  let first = vec4<u32>(first_query(row.x), first_query(row.y), first_query(row.z), first_query(row.w));
+  let end = vec4<u32>(end_query(row.x), end_query(row.y), end_query(row.z), end_query(row.w));
   let k_place = row * KV_STRIDE + (K_OFFSET + group.z * WIDTH);
   let v_place = row * KV_STRIDE + (V_OFFSET + group.z * WIDTH);
-  if (settings.first == 0u && is_row) {
+  if (settings.first == 0u && !ACCUMULATE_KV && is_row) {
     for (var c = 0u; c < WIDTH; c++) {
       store_grad_kv(k_place + c, mat4x4<f32>());
       store_grad_kv(v_place + c, mat4x4<f32>());
@@ -118,8 +156,8 @@ fn backward_keys(
 
   for (var head = group.z * GROUP_HEADS; head < (group.z + 1u) * GROUP_HEADS; head++) {
     let column = head * WIDTH;
-    for (var query = first_query; query < end_query; query += 8u) {
-      let queries = eight_rows(query, last_row, local % 8u);
+    for (var query = block_first; query < window_end; query += 8u) {
+      let queries = eight_rows(query, block_end - 1u, local % 8u);
       var products = Tiles();
       for (var c = 0u; c < WIDTH; c++) {
         products = add_products(products, load_q(queries, column + c), kv_tile(k_place + c));
@@ -128,9 +166,9 @@ fn backward_keys(
       for (var c = 0u; c < WIDTH; c++) {
         grad_p = add_products(grad_p, load_grad_out(queries, column + c), kv_tile(v_place + c));
       }
-      let scores = mask_scores(products, query, row, last);
-      let near = min(query + NEXT_4, vec4<u32>(last_row)) * HEADS + head;
-      let far = min(query + 4u + NEXT_4, vec4<u32>(last_row)) * HEADS + head;
+      let scores = mask_scores(products, query, first, end);
+      let near = min(query + NEXT_4, vec4<u32>(block_end - 1u)) * HEADS + head;
+      let far = min(query + 4u + NEXT_4, vec4<u32>(block_end - 1u)) * HEADS + head;
       let p = Tiles(
         exp_entries(scores.near - four_columns(load_log_sum_exp(near))),
         exp_entries(scores.far - four_columns(load_log_sum_exp(far))),

@@ -1,6 +1,7 @@
 // Part of the attention kernels: what they read, and steps on tiles of scores.
-// q (rows, Q_STRIDE vec4), head h from column h * WIDTH; kv (rows, KV_STRIDE vec4), key head g from column
+// q (rows, Q_STRIDE vec4), head h from column h * WIDTH; kv (key rows, KV_STRIDE vec4), key head g from column
 // K_OFFSET + g * WIDTH, value head g from V_OFFSET + g * WIDTH; packing (rows); grad_out (rows, HEADS, WIDTH vec4).
+// Row i sees the key rows first_key(i) to end_key(i) - 1; both never descend from row to row.
 // An invocation has 4 rows of its own; the 8 invocations of a block of 32 rows meet the same 8 other rows per turn.
 // Tiles are matrices because their products need no loops: a software adapter keeps them in registers, which it does
 // not do for arrays that nested loops index.
@@ -14,6 +15,10 @@ override K_OFFSET: u32;
 override V_OFFSET: u32;
 override LANES: u32; // a multiple of 8
 override SCALE: f32;
+override KEYS: u32; // which rows the key rows are:
+const PACKED_KEYS = 0u; // the packed rows: row i sees those of its sequence up to itself
+const STATE_KEYS = 1u; // the state's rows: row i sees its sequence up to its own position
+const CACHED_KEYS = 2u; // a cache's: row i sees packing[i].z to packing[i].w, both included
 
 struct Settings {
   first: u32, // keys (backward_keys: queries) of a block that earlier dispatches have done
@@ -26,6 +31,27 @@ struct Settings {
 @group(0) @binding(3) var<storage, read> kv: array<vec4<f32>>;
 @group(0) @binding(4) var<storage, read> grad_out: array<vec4<f32>>;
 @group(0) @binding(10) var<uniform> settings: Settings;
+
+fn first_key(row: u32) -> u32 {
+  let record = packing[row];
+  return select(record.z, record.x - record.y, KEYS == STATE_KEYS);
+}
+
+fn end_key(row: u32) -> u32 {
+  if (KEYS == PACKED_KEYS) {
+    return row + 1u;
+  }
+  let record = packing[row];
+  return select(record.w, record.x, KEYS == STATE_KEYS) + 1u;
+}
+
+fn first_keys(row: vec4<u32>) -> vec4<u32> {
+  return vec4<u32>(first_key(row.x), first_key(row.y), first_key(row.z), first_key(row.w));
+}
+
+fn end_keys(row: vec4<u32>) -> vec4<u32> {
+  return vec4<u32>(end_key(row.x), end_key(row.y), end_key(row.z), end_key(row.w));
+}
 
 const BLOCK_ROWS = 32u;
 const NEXT_4 = vec4<u32>(0u, 1u, 2u, 3u);
@@ -52,25 +78,25 @@ fn weighted_sum(others: Tiles, weights: Tiles) -> mat4x4<f32> {
   return others.near * weights.near + others.far * weights.far;
 }
 
-// Products to scores: own row r keeps the others, numbered from `other`, that are in [first[r], last[r]].
-fn mask_scores(products: Tiles, other: u32, first: vec4<u32>, last: vec4<u32>) -> Tiles {
+// Products to scores: own row r keeps the others, numbered from `other`, that are in [first[r], end[r]).
+fn mask_scores(products: Tiles, other: u32, first: vec4<u32>, end: vec4<u32>) -> Tiles {
   return Tiles(
-    mask_columns(products.near, other + NEXT_4, first, last),
-    mask_columns(products.far, other + 4u + NEXT_4, first, last),
+    mask_columns(products.near, other + NEXT_4, first, end),
+    mask_columns(products.far, other + 4u + NEXT_4, first, end),
   );
 }
 
-fn mask_columns(products: mat4x4<f32>, other: vec4<u32>, first: vec4<u32>, last: vec4<u32>) -> mat4x4<f32> {
+fn mask_columns(products: mat4x4<f32>, other: vec4<u32>, first: vec4<u32>, end: vec4<u32>) -> mat4x4<f32> {
   return mat4x4<f32>(
-    mask(products[0], other, first.x, last.x),
-    mask(products[1], other, first.y, last.y),
-    mask(products[2], other, first.z, last.z),
-    mask(products[3], other, first.w, last.w),
+    mask(products[0], other, first.x, end.x),
+    mask(products[1], other, first.y, end.y),
+    mask(products[2], other, first.z, end.z),
+    mask(products[3], other, first.w, end.w),
   );
 }
 
-fn mask(products: vec4<f32>, other: vec4<u32>, first: u32, last: u32) -> vec4<f32> {
-  return select(vec4<f32>(LOWEST), products * SCALE, (other >= vec4<u32>(first)) & (other <= vec4<u32>(last)));
+fn mask(products: vec4<f32>, other: vec4<u32>, first: u32, end: u32) -> vec4<f32> {
+  return select(vec4<f32>(LOWEST), products * SCALE, (other >= vec4<u32>(first)) & (other < vec4<u32>(end)));
 }
 
 fn multiply_columns(tile: mat4x4<f32>, factors: vec4<f32>) -> mat4x4<f32> {
