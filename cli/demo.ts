@@ -4,7 +4,7 @@ import { frequencyBaseline } from "../model/byte_frequency.ts";
 import { hasWeights } from "../model/checkpoint.ts";
 import { ConfigError, type ModelConfig } from "../model/config.ts";
 import { type Dataset, readTokens, splitTokens } from "../model/dataset.ts";
-import { CausalForward, generate } from "../model/generate.ts";
+import { generate } from "../model/generate.ts";
 import { parameterCount, unrolledParameterCount } from "../model/parameters.ts";
 import { presetConfig } from "../model/presets.ts";
 import type { StepReport } from "../model/train.ts";
@@ -131,7 +131,6 @@ function results(
 /** Three continuations; each token in the colour of the recursions that produced it. */
 async function passages(folder: string, terminal: Terminal): Promise<void> {
   const { device, config, weights } = await loadModel(folder, { terminal: { ...terminal, note: () => {} } });
-  const forward = new CausalForward(device, { config, weights });
   const legend = [1, 2, 3].map((depth) =>
     terminal.hasColor ? colorDepth(`depth ${depth}`, depth) : `depth ${depth}`
   );
@@ -144,7 +143,7 @@ async function passages(folder: string, terminal: Terminal): Promise<void> {
     const sampling = { temperature: 0.5, topK: 40, topP: 0.95, minP: 0, repeatPenalty: 1 };
     const options = { prompt: byteTokenizer.encode(prompt), count: PASSAGE_TOKENS, sampling, seed };
     for await (
-      const { id, depth } of generate(forward, {
+      const { id, depth } of generate(device, { config, weights }, {
         ...options,
         logProbabilities: 0,
         endOfText: byteTokenizer.endOfText,

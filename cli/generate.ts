@@ -1,6 +1,6 @@
 import { Command, ValidationError } from "@cliffy/command";
 import { ConfigError, type ModelConfig } from "../model/config.ts";
-import { CausalForward, generate, type GenerateOptions } from "../model/generate.ts";
+import { generate, type GeneratedToken, type GenerateOptions, tokenRoom } from "../model/generate.ts";
 import type { Tokenizer } from "../model/tokenizer.ts";
 import { InterruptedError } from "./errors.ts";
 import { loadModel, tokenizerOf } from "./session.ts";
@@ -82,8 +82,14 @@ async function run(flags: GenerateFlags, checkpoint: string): Promise<void> {
     endOfText: tokenizer.endOfText,
   };
   checkLength(options, config);
-  const forward = new CausalForward(device, { config, weights });
-  await write(forward, { options, flags, prompt, tokenizer, terminal });
+  const tokens = generate(device, { config, weights }, options);
+  const count = await write(tokens, { options, flags, prompt, tokenizer, terminal });
+  if (count < flags.count && count === tokenRoom(config, options)) {
+    terminal.note(
+      `stopped after ${count} tokens: with the prompt's ${options.prompt.length} they reach the model's ` +
+        `${config.maxPositionEmbeddings} positions (max_position_embeddings)`,
+    );
+  }
   device.close();
 }
 
@@ -104,13 +110,12 @@ function checkFlags(
   check(logprobs === undefined || logprobs >= 0, `--logprobs is ${logprobs}, wanted 0 or more`);
 }
 
-/** @throws ConfigError for a text that would not fit: better now than in the middle of it. */
-function checkLength({ prompt, count }: GenerateOptions, { maxPositionEmbeddings }: ModelConfig): void {
-  const positions = prompt.length + count - 1;
-  if (count > 0 && positions > maxPositionEmbeddings) {
+/** @throws ConfigError for a prompt that the model has no positions for. */
+function checkLength({ prompt }: GenerateOptions, { maxPositionEmbeddings }: ModelConfig): void {
+  if (prompt.length > maxPositionEmbeddings) {
     throw new ConfigError(
-      `Cannot generate: prompt and -n come to ${positions} tokens, the model has ${maxPositionEmbeddings} positions ` +
-        "(max_position_embeddings); give a shorter prompt or a smaller -n",
+      `Cannot generate: the prompt has ${prompt.length} tokens, the model ${maxPositionEmbeddings} positions ` +
+        "(max_position_embeddings); give a shorter prompt",
     );
   }
 }
@@ -120,9 +125,9 @@ async function readPrompt({ prompt, file }: GenerateFlags): Promise<string> {
   return prompt === "-" ? await new Response(Deno.stdin.readable).text() : prompt!;
 }
 
-/** Streams the text, or gathers it for --json. */
+/** Streams the text, or gathers it for --json. Returns the number of tokens. */
 async function write(
-  forward: CausalForward,
+  generated: AsyncIterable<GeneratedToken>,
   { options, flags, prompt, tokenizer, terminal }: {
     options: GenerateOptions;
     flags: GenerateFlags;
@@ -130,7 +135,7 @@ async function write(
     tokenizer: Tokenizer;
     terminal: Terminal;
   },
-): Promise<void> {
+): Promise<number> {
   const decoder = tokenizer.decoder();
   const stops = new StopStrings(flags.stop ?? []);
   const tokens: Record<string, unknown>[] = [];
@@ -149,7 +154,7 @@ async function write(
   }
   if (!flags.json) terminal.out(prompt);
   const started = performance.now();
-  for await (const { id, depth, logProbability, top } of generate(forward, options)) {
+  for await (const { id, depth, logProbability, top } of generated) {
     depths.push(depth);
     tokens.push({
       id,
@@ -174,4 +179,5 @@ async function write(
     terminal.note(`${depths.length} tokens, ${(depths.length / seconds).toFixed(1)} tokens/s`);
   }
   if (isInterrupted) throw new InterruptedError("interrupted");
+  return depths.length;
 }

@@ -1,6 +1,7 @@
 /** metrics.jsonl: one JSON object for each step of a run. */
 import { join } from "@std/path";
 import { replaceFile, writeAll } from "../model/files.ts";
+import type { RouterHealth } from "../model/router_health.ts";
 import type { StepReport } from "../model/train.ts";
 
 const FILE = "metrics.jsonl";
@@ -42,19 +43,32 @@ function stepOf(line: string): number {
 }
 
 function metricsOf(report: StepReport, tokensPerSecond: number): Record<string, unknown> {
-  const { step, tokens, losses, learningRate, gradNorm, depthFractions, evaluation } = report;
+  const { step, tokens, losses, learningRate, gradNorm, health, evaluation } = report;
   return {
     step,
     tokens,
     loss: losses.total,
     loss_ce: losses.ce,
     ...(losses.auxiliary !== null && { loss_auxiliary: losses.auxiliary }),
+    ...(losses.balancing !== null && { loss_balancing: losses.balancing }),
     ...(losses.z !== null && { loss_z: losses.z }),
     learning_rate: learningRate,
     grad_norm: gradNorm,
     tokens_per_second: Math.round(tokensPerSecond),
-    ...(depthFractions && { depth_fractions: depthFractions }),
+    ...(health && healthMetrics(health)),
     ...(evaluation && { val_loss: evaluation.loss }),
     ...(evaluation?.depthFractions && { val_depth_fractions: evaluation.depthFractions }),
+  };
+}
+
+function healthMetrics(
+  { depthFractions, selectionAccuracy, deadTokens, maxViolation, entropy }: RouterHealth,
+): Record<string, unknown> {
+  return {
+    depth_fractions: depthFractions,
+    ...(selectionAccuracy !== null && { selection_accuracy: selectionAccuracy }),
+    dead_tokens: deadTokens,
+    max_violation: maxViolation,
+    depth_entropy: entropy,
   };
 }

@@ -3,9 +3,8 @@ import { type GpuDevice, openDevice } from "../gpu/device.ts";
 import { formatBytes } from "../gpu/memory.ts";
 import { loadWeights, readConfig } from "../model/checkpoint.ts";
 import { ConfigError, type ModelConfig } from "../model/config.ts";
-import { ParameterLayout, type ParameterViews } from "../model/parameters.ts";
+import { ParameterLayout, type ParameterViews } from "../model/parameter_layout.ts";
 import { byteTokenizer, type Tokenizer } from "../model/tokenizer.ts";
-import { checkSupported } from "../model/workspace.ts";
 import type { Terminal } from "./terminal.ts";
 
 /** Part of the host's free memory that a software adapter may fill. */
@@ -38,7 +37,6 @@ export async function loadModel(
   { terminal }: { terminal: Terminal },
 ): Promise<LoadedModel & { device: GpuDevice }> {
   const config = await readConfig(folder);
-  checkSupported(config);
   const device = await openNamedDevice(terminal);
   const layout = new ParameterLayout(config);
   const weights = layout.allocate(device, "weights");

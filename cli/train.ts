@@ -6,10 +6,10 @@ import { ConfigError, type ModelConfig } from "../model/config.ts";
 import { type Dataset, readTokens, splitTokens } from "../model/dataset.ts";
 import { flopsPerToken } from "../model/flops.ts";
 import { parameterCount, unrolledParameterCount } from "../model/parameters.ts";
+import { INIT_METHODS } from "../model/initialize_from.ts";
 import { presetConfig, presetNames } from "../model/presets.ts";
 import { evaluationSequences, type TrainSettings } from "../model/train.ts";
 import { trainingMemory } from "../model/training.ts";
-import { checkSupported } from "../model/workspace.ts";
 import { hostMemory, openNamedDevice, tokenizerOf } from "./session.ts";
 import { openTerminal, type Terminal } from "./terminal.ts";
 import {
@@ -51,6 +51,16 @@ export function trainCommand(): Command<any> {
     .option("--decay-steps <n:integer>", "Steps of linear decay to 0 at the end (20 % of the steps).")
     .option("--weight-decay <x:number>", "AdamW's decay of matrices (0.1).")
     .option("--grad-clip <norm:number>", "Largest gradient norm, 0 for none (1).")
+    .option("--capacity-warmup <n:integer>", "Expert choice: steps in which capacities come down from 1 (0).")
+    .option(
+      "--balancing-warmup <n:integer>",
+      "Token choice: steps in which every token runs all recursions (0).",
+    )
+    .option("--init <folder:string>", "Start from this checkpoint's weights instead of random ones.")
+    .option(
+      "--init-method <how:string>",
+      `How its layers become fewer: ${INIT_METHODS.join(", ")} (stepwise).`,
+    )
     .option("--seed <n:integer>", "Seed of weights, batches and sampling (1).")
     .option("--validation-fraction <x:number>", "Part of the text held out, from its end (0.05).")
     .option("--eval-every <n:integer>", "Steps between evaluations, 0 for none (100).")
@@ -63,6 +73,10 @@ export function trainCommand(): Command<any> {
     .option("--config <file:string>", "JSON with any of these settings in snake_case; flags win.")
     .option("--dry-run", "Show parameters, FLOPs and memory; train nothing.")
     .example("A small model on your text", "mor train --model tiny --data book.txt --out my-model")
+    .example(
+      "A recursive model out of a vanilla one",
+      "mor train --model tiny --init vanilla --data book.txt --out mor",
+    )
     .example("Go on after an interruption", "mor train --out my-model --resume")
     .action((options: TrainOptions) => train(options));
 }
@@ -71,7 +85,6 @@ async function train(options: TrainOptions): Promise<void> {
   const terminal = openTerminal(options);
   const flags = await resolveFlags(options);
   const config = await modelOf(flags, options);
-  checkSupported(config);
   const settings = settingsOf(flags);
   if (options.dryRun) {
     await dryRun({ config, settings, flags, terminal });
@@ -153,7 +166,8 @@ function checkMemory(
   { config, settings, flags, dataset, limit }: Plan & { dataset: Dataset; limit: number },
 ): void {
   const sequences = flags.eval_every > 0 ? evaluationSequences(dataset, settings) : 0;
-  const { peak } = trainingMemory({ config, shape: settings.shape, evaluationSequences: sequences });
+  const { shape, routerWarmup: warmup } = settings;
+  const { peak } = trainingMemory({ config, shape, warmup, evaluationSequences: sequences });
   if (peak > limit) {
     throw new MemoryError(
       `Cannot train: the run needs ${formatBytes(peak)} of GPU memory, ${formatBytes(limit)} are free; ` +
@@ -164,14 +178,14 @@ function checkMemory(
 
 /** Says what the run would take. Without data the evaluation batch is taken to be as large as the training batch. */
 async function dryRun({ config, settings, flags, terminal }: Plan & { terminal: Terminal }): Promise<void> {
-  const { shape, schedule } = settings;
+  const { shape, schedule, routerWarmup: warmup } = settings;
   const dataset = flags.data && await loadDataset(config, flags);
   const sequences = flags.eval_every === 0
     ? 0
     : dataset
     ? evaluationSequences(dataset, settings)
     : shape.batchSize;
-  const memory = trainingMemory({ config, shape, evaluationSequences: sequences });
+  const memory = trainingMemory({ config, shape, warmup, evaluationSequences: sequences });
   const perToken = flopsPerToken(config, { tokens: shape.sequenceLength });
   const stepTokens = shape.batchSize * shape.sequenceLength * shape.gradientAccumulation;
   const total = perToken.full * 3 * stepTokens * schedule.steps;

@@ -2,9 +2,10 @@
 import { ValidationError } from "@cliffy/command";
 import { z } from "zod";
 import { ConfigError } from "../model/config.ts";
+import { INIT_METHODS, type InitMethod } from "../model/initialize_from.ts";
 import { DEFAULT_OPTIMIZER } from "../model/optimizer.ts";
 import { defaultSchedule } from "../model/schedule.ts";
-import type { TrainCadence, TrainSettings } from "../model/train.ts";
+import type { TrainCadence, TrainOptions, TrainSettings } from "../model/train.ts";
 
 const count = z.int().positive();
 const interval = z.int().nonnegative();
@@ -25,6 +26,10 @@ const flagsSchema = z.strictObject({
   decay_steps: interval,
   weight_decay: amount,
   grad_clip: amount,
+  capacity_warmup: interval,
+  balancing_warmup: interval,
+  init: z.string(),
+  init_method: z.enum(INIT_METHODS),
   seed: z.int().nonnegative(),
   validation_fraction: z.number().min(0).max(0.5),
   eval_every: interval,
@@ -49,6 +54,9 @@ const DEFAULTS = {
   learning_rate: 3e-3,
   weight_decay: DEFAULT_OPTIMIZER.weightDecay,
   grad_clip: DEFAULT_OPTIMIZER.maxGradNorm,
+  capacity_warmup: 0,
+  balancing_warmup: 0,
+  init_method: "stepwise" as InitMethod,
   seed: 1,
   validation_fraction: 0.05,
   eval_every: 100,
@@ -141,9 +149,15 @@ export function settingsOf(flags: ResolvedFlags): TrainSettings {
       decaySteps: flags.decay_steps ?? schedule.decaySteps,
     },
     optimizer: { ...DEFAULT_OPTIMIZER, weightDecay: flags.weight_decay, maxGradNorm: flags.grad_clip },
+    routerWarmup: { capacity: flags.capacity_warmup, balancing: flags.balancing_warmup },
     seed: flags.seed,
     validationFraction: flags.validation_fraction,
   };
+}
+
+/** Where a new run's weights come from. */
+export function initOf({ init, init_method: method }: ResolvedFlags): TrainOptions["init"] {
+  return init === undefined ? null : { folder: init, method };
 }
 
 export function cadenceOf(flags: ResolvedFlags): TrainCadence {

@@ -3,14 +3,16 @@ import type { GpuDevice } from "../gpu/device.ts";
 import { hasWeights } from "../model/checkpoint.ts";
 import type { ModelConfig } from "../model/config.ts";
 import type { Dataset } from "../model/dataset.ts";
-import { CausalForward, generate } from "../model/generate.ts";
+import { generate } from "../model/generate.ts";
+import type { ParameterViews } from "../model/parameter_layout.ts";
+import { COLLAPSED_FRACTION, collapsedDepth, CollapseWatch } from "../model/router_health.ts";
 import { type StepReport, train, type TrainCadence, type TrainSettings } from "../model/train.ts";
 import { InterruptedError, isFileError, RunFileError } from "./errors.ts";
 import { MetricsLog } from "./metrics.ts";
 import { formatDuration, openProgress, type Progress } from "./progress.ts";
 import { peakMemory, tokenizerOf } from "./session.ts";
 import type { Terminal } from "./terminal.ts";
-import type { ResolvedFlags } from "./train_flags.ts";
+import { initOf, type ResolvedFlags } from "./train_flags.ts";
 
 /** A run as the flags describe it. */
 export interface Run {
@@ -27,6 +29,9 @@ const SAMPLE_TOKENS = 200;
 
 /** Part of the newest step in the running mean of the speed. */
 const SPEED_WEIGHT = 0.1;
+
+/** Part of the tokens at one depth from which a router counts as collapsed. */
+const COLLAPSED_PERCENT = 100 * COLLAPSED_FRACTION;
 
 /**
  * Trains to the end, or until Ctrl-C. Returns the reports of all steps.
@@ -47,7 +52,8 @@ export async function runTraining(
   const last = Math.min(settings.schedule.steps, cadence.stopAfter);
   let progress: Progress | null = null;
   let log: MetricsLog | null = null;
-  let forward: CausalForward | null = null;
+  let weights: ParameterViews | null = null;
+  const collapse = new CollapseWatch();
   const speed = new Speedometer(settings);
   const options = {
     config,
@@ -56,6 +62,7 @@ export async function runTraining(
     dataset,
     folder,
     resume,
+    init: initOf(flags),
     flags: JSON.stringify(flags),
     signal: interrupt.signal,
   };
@@ -65,7 +72,7 @@ export async function runTraining(
         if (report.step > 0) terminal.note(`resumed at step ${report.step} of ${settings.schedule.steps}`);
         log = await MetricsLog.open(folder, { resumedStep: report.step });
         progress = openProgress(terminal, { max: last, value: report.step });
-        forward = new CausalForward(device, { config, weights: report.weights });
+        weights = report.weights;
         speed.start();
       } else if (report.kind === "step") {
         const tokensPerSecond = speed.step({ isEvaluated: report.evaluation !== null });
@@ -76,8 +83,10 @@ export async function runTraining(
           status(report, { tokensPerSecond, last, stepTokens: speed.stepTokens }),
         );
         if (report.evaluation) await progress!.note(evaluationLine(report, dataset));
+        const warning = collapseWarning(report, { collapse, run });
+        if (warning) await progress!.note(warning);
         if (flags.sample_every > 0 && report.step % flags.sample_every === 0) {
-          await progress!.note(await sample(forward!, run));
+          await progress!.note(await sample(device, { run, weights: weights! }));
         }
         speed.start();
       } else if (report.kind === "interrupted") {
@@ -155,15 +164,37 @@ function evaluationLine({ step, evaluation }: StepReport, { validation }: Datase
   return `step ${step}: held-out loss ${loss.toFixed(4)} (${bits} on ${validation.length} tokens${routed})`;
 }
 
-async function sample(forward: CausalForward, { config, flags, settings }: Run): Promise<string> {
+/** A line about a router that sends nearly all tokens to one depth, or null. */
+function collapseWarning(
+  { step, health, evaluation }: StepReport,
+  { collapse, run: { config, settings } }: { collapse: CollapseWatch; run: Run },
+): string | null {
+  if (config.router?.kind === "token_choice") {
+    // During its warm-up every token is sent to the last depth on purpose.
+    const depth = step > settings.routerWarmup.balancing ? collapse.see(health!.depthFractions) : null;
+    return depth === null
+      ? null
+      : `warning: over ${COLLAPSED_PERCENT} % of the tokens had depth ${depth} for ` +
+        `${CollapseWatch.steps} steps: the router has collapsed; raise balancing_coefficient`;
+  }
+  const depth = evaluation?.depthFractions ? collapsedDepth(evaluation.depthFractions) : null;
+  return depth === null
+    ? null
+    : `warning: causal routing gives over ${COLLAPSED_PERCENT} % of the held-out tokens ` +
+      `depth ${depth}: generation will not route as training does; raise auxiliary_coefficient or train longer`;
+}
+
+async function sample(
+  device: GpuDevice,
+  { run: { config, flags, settings }, weights }: { run: Run; weights: ParameterViews },
+): Promise<string> {
   const tokenizer = tokenizerOf(config, { source: "this model" });
   const decoder = tokenizer.decoder();
   const prompt = tokenizer.encode(flags.sample_prompt);
   let text = flags.sample_prompt;
-  const tokens = generate(forward, {
+  const tokens = generate(device, { config, weights }, {
     prompt,
-    // A text ends at the model's last position; training must not.
-    count: Math.min(SAMPLE_TOKENS, config.maxPositionEmbeddings - prompt.length),
+    count: SAMPLE_TOKENS,
     sampling: { temperature: 0.8, topK: 0, topP: 0.95, minP: 0, repeatPenalty: 1 },
     seed: settings.seed,
     logProbabilities: 0,

@@ -15,41 +15,34 @@ export interface Packing {
   readonly records: Tensor;
 }
 
-/** Records of the first `length` tokens of each sequence; sequence b has state rows from b * tokens on. */
-export function fullRecords(
-  { sequences, tokens, length = tokens }: { sequences: number; tokens: number; length?: number },
-): Uint32Array<ArrayBuffer> {
-  const records = new Uint32Array(sequences * length * 4);
-  for (let row = 0; row < sequences * length; row++) {
-    const sequence = Math.floor(row / length);
-    const position = row % length;
-    records.set(
-      [sequence * tokens + position, position, sequence * length, (sequence + 1) * length],
-      row * 4,
-    );
+/** Records of whole sequences, one after the other, whose tokens are the state's rows. */
+export function fullRecords(lengths: readonly number[]): Uint32Array<ArrayBuffer> {
+  const records = new Uint32Array(sumOf(lengths) * 4);
+  let start = 0;
+  for (const length of lengths) {
+    const end = start + length;
+    for (let row = start; row < end; row++) records.set([row, row - start, start, end], row * 4);
+    start = end;
   }
   return records;
 }
 
-/** Every token of every sequence. */
-export function fullPacking(
-  device: Allocator,
-  { sequences, tokens }: { sequences: number; tokens: number },
-): Packing {
-  const data = fullRecords({ sequences, tokens });
-  const count = sequences * tokens;
+function sumOf(values: readonly number[]): number {
+  return values.reduce((sum, value) => sum + value, 0);
+}
+
+/** Every token of sequences of these lengths. */
+export function fullPacking(device: Allocator, lengths: readonly number[]): Packing {
+  const data = fullRecords(lengths);
+  const count = sumOf(lengths);
   return {
     rows: staticRows(device, count),
     records: tensorFrom(device, { data, shape: [count, 4], label: "full packing" }),
   };
 }
 
-/** Room for `kept` tokens of each sequence, which a selection kernel fills. */
-export function fixedPacking(
-  device: Allocator,
-  { sequences, kept }: { sequences: number; kept: number },
-): Packing {
-  const count = sequences * kept;
+/** Room for `count` tokens, which a selection kernel fills. */
+export function fixedPacking(device: Allocator, { count }: { count: number }): Packing {
   return {
     rows: staticRows(device, count),
     records: createTensor(device, { shape: [count, 4], dtype: "u32", label: "packing" }),

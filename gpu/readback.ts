@@ -9,17 +9,22 @@ import type { GpuDevice } from "./device.ts";
 import { GpuError } from "./errors.ts";
 import { ELEMENT_BYTES, elementCount, type Tensor, type TensorData } from "./tensor.ts";
 
-type Mode = "synchronous" | "awaited";
+export type ReadbackMode = "synchronous" | "awaited";
 
 /** Per device: buffers that have been mapped once, by size, and the way to read them. */
 interface Staging {
-  mode: Mode | null;
+  mode: ReadbackMode | null;
   /** The read under way: the next one waits, because they share buffers. */
   last: Promise<unknown>;
   readonly buffers: Map<number, GPUBuffer>;
 }
 
 const stagings = new WeakMap<GpuDevice, Staging>();
+
+/** How a device's tensors are read: mapped at once or awaited; null before the first read has tried it. */
+export function readbackMode(device: GpuDevice): ReadbackMode | null {
+  return stagings.get(device)?.mode ?? null;
+}
 
 /**
  * The elements of a tensor after all work submitted so far.

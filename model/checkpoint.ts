@@ -11,7 +11,7 @@ import { ConfigError, type ModelConfig } from "./config.ts";
 import { modelConfigToJson, parseModelConfig } from "./config_file.ts";
 import { replaceFile, writeAll } from "./files.ts";
 import type { OptimizerState } from "./optimizer.ts";
-import type { ParameterLayout, ParameterViews } from "./parameters.ts";
+import type { ParameterLayout, ParameterViews } from "./parameter_layout.ts";
 import { CheckpointError, SafetensorsFile, writeSafetensors } from "./safetensors.ts";
 import { loadParameters, parameterSources } from "./weights.ts";
 

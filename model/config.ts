@@ -100,17 +100,32 @@ export function numUniqueLayers({ recursion, numHiddenLayers }: ModelConfig): nu
 }
 
 /**
- * Tokens kept per sequence at each recursion step: k_r = max(1, floor(c_r * T)), non-increasing.
+ * Tokens kept of a sequence at each recursion step: k_r = max(1, floor(c_r * T)), non-increasing.
  * With `capacities: null` in exact integers, k_r = max(1, floor((N-r+1) T / N)).
+ *
+ * @param warmup Moves every c_r this part of the way to 1, see `capacityWarmup`.
  */
-export function keptTokens(router: ExpertChoiceConfig, { numRecursions, tokens }: {
+export function keptTokens(router: ExpertChoiceConfig, { numRecursions, tokens, warmup = 0 }: {
   numRecursions: number;
   tokens: number;
+  warmup?: number;
 }): number[] {
   return Array.from({ length: numRecursions }, (_, r) => {
+    if (warmup > 0) {
+      const capacity = router.capacities?.[r] ?? (numRecursions - r) / numRecursions;
+      return Math.max(1, Math.floor((capacity + (1 - capacity) * warmup) * tokens));
+    }
     const kept = router.capacities
       ? Math.floor(router.capacities[r]! * tokens)
       : Math.floor(((numRecursions - r) * tokens) / numRecursions);
     return Math.max(1, kept);
   });
+}
+
+/**
+ * Capacity warm-up at an update t, from 0: c_eff = c + (1 - c) w with w = (1 + cos(pi min(1, t / steps))) / 2, so that
+ * the first steps of a run keep every token. No warm-up (`steps` 0) is w = 0.
+ */
+export function capacityWarmup(t: number, { steps }: { steps: number }): number {
+  return t >= steps ? 0 : (1 + Math.cos((Math.PI * t) / steps)) / 2;
 }

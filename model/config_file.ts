@@ -190,12 +190,25 @@ function checkSizes(config: ModelConfig, source: string): void {
         `recursions of ${recursion.blockLayers} layers unrolls to ${unrolled}`,
     );
   }
+  if (config.kvCache === "shared") checkSharedKeys(config, fail);
   if (!router) return;
   if (recursion.sharing !== "cycle" && recursion.sharing !== "middle_cycle") {
     fail(`sharing ${recursion.sharing} cannot have a router; use cycle or middle_cycle`);
   }
   if (router.kind === "expert_choice" && router.capacities) {
     checkCapacities(router.capacities, recursion, fail);
+  }
+}
+
+/** Shared keys and values come from the first step, which every token must run with the whole block. */
+function checkSharedKeys({ recursion, router }: ModelConfig, fail: (text: string) => never): void {
+  const { sharing } = recursion!;
+  if (!sharing.endsWith("cycle")) {
+    fail(`kv_cache shared needs sharing cycle or middle_cycle, met ${sharing}; use kv_cache recursion_wise`);
+  }
+  const first = router?.kind === "expert_choice" ? router.capacities?.[0] ?? 1 : 1;
+  if (first < 1) {
+    fail(`kv_cache shared needs every token in the first step, but router.capacities starts with ${first}`);
   }
 }
 

@@ -5,8 +5,8 @@ import { readTensors } from "../gpu/readback.ts";
 import { writeTensor } from "../gpu/tensor.ts";
 import type { ModelConfig } from "./config.ts";
 import type { Batch } from "./dataset.ts";
-import type { ParameterViews } from "./parameters.ts";
-import { depthFractions } from "./training.ts";
+import type { ParameterViews } from "./parameter_layout.ts";
+import { depthFractions, selectionsOf } from "./router_health.ts";
 import { transformerForward, transformerLosses } from "./transformer.ts";
 import type { Workspace } from "./workspace.ts";
 
@@ -34,13 +34,14 @@ export class Evaluator {
     this.#commands = new Commands(device, "evaluation");
     const pass = { config, weights, workspace };
     this.#commands.clear(workspace.losses);
-    transformerForward(this.#commands, pass, { lossScale: null });
+    transformerForward(this.#commands, pass);
     transformerLosses(this.#commands, pass, { lossScale: 1, gradient: false });
   }
 
   /** Mean over batches that fill the workspace. */
   async run(batches: Iterable<Batch>): Promise<Evaluation> {
-    const { selections, ids, targets, losses, shape } = this.#workspace;
+    const { ids, targets, losses, full } = this.#workspace;
+    const selections = selectionsOf(this.#workspace);
     const counts = selections.map(({ packing }) => packing.rows.count);
     const active: number[] = selections.map(() => 0);
     let sum = 0;
@@ -54,7 +55,7 @@ export class Evaluator {
       stepCounts.forEach((count, r) => active[r]! += count[0]!);
       batchCount++;
     }
-    const tokens = batchCount * shape.sequences * shape.tokens;
+    const tokens = batchCount * full.rows.maximum;
     return {
       loss: sum / batchCount,
       tokens,

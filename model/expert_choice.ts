@@ -3,149 +3,85 @@
  *
  * In training (and to reproduce the paper's figures) it keeps the k_r best of each sequence, which looks at later
  * tokens. Causal inference keeps a token when its own logit is positive: the auxiliary loss trains the logits to be
- * positive for kept tokens and negative for the others. Paper: arXiv 2507.10524, section 2.2.
+ * positive for kept tokens and negative for the others; an auxiliary router, where there is one, learns that in place of
+ * the router and decides in its place. Paper: arXiv 2507.10524, section 2.2.
  */
 import type { Commands } from "../gpu/commands.ts";
 import { binaryCrossEntropy } from "../gpu/kernels/binary_cross_entropy.ts";
 import { gate, gateBackward } from "../gpu/kernels/gate.ts";
 import { randomScore } from "../gpu/kernels/random_score.ts";
-import { routerScore, routerScoreBackward } from "../gpu/kernels/router_score.ts";
 import { thresholdSelect } from "../gpu/kernels/threshold.ts";
 import { topK } from "../gpu/kernels/top_k.ts";
-import type { Allocator } from "../gpu/memory.ts";
-import { dynamicPacking, fixedPacking, type Packing } from "../gpu/packing.ts";
-import { createTensor, type Tensor, tensorFrom } from "../gpu/tensor.ts";
-import { type ExpertChoiceConfig, keptTokens, type RecursionConfig } from "./config.ts";
+import type { Tensor } from "../gpu/tensor.ts";
+import type { ExpertChoiceConfig, ModelConfig } from "./config.ts";
+import type { RouterViews } from "./parameter_layout.ts";
+import { routerBackward, routerForward, type RouterRun } from "./router.ts";
+import type { ExpertSelection, SelectionShape } from "./selection.ts";
 
-/** How a forward pass chooses tokens. */
-export type Routing = "top-k" | "causal";
-
-/** The decision of one recursion step: made from `candidates`, its result is `packing`. */
-export interface Selection {
-  /** Recursion step, counted from 0. */
-  readonly step: number;
-  readonly candidates: Packing;
-  readonly packing: Packing;
-  /** Tokens of each sequence that top-k keeps; null where the threshold decides. */
-  readonly kept: number | null;
-  /** (candidates) */
-  readonly logits: Tensor;
-  /** (packed rows) u32: which candidate each packed row is. */
-  readonly chosen: Tensor;
-  /** (packed rows): w = alpha * function(logit). */
-  readonly gates: Tensor;
-  /** (candidates): 1 for kept, 0 for others; what the auxiliary loss wants of the logits. */
-  readonly labels: Tensor;
-  /** (candidates + 1) u32: scratch of the threshold. */
-  readonly prefix: Tensor;
-  /** (candidates): binary cross-entropy and squared logit of each candidate. */
-  readonly auxiliaryLosses: Tensor;
-  readonly squaredLogits: Tensor;
-  readonly gradLogits: Tensor;
-  readonly gradGates: Tensor;
+/** The routers of one step; the auxiliary one is null unless the configuration has them. */
+export interface StepRouters {
+  readonly main: RouterViews;
+  readonly auxiliary: RouterViews | null;
 }
 
-/** Sizes that the selections of a pass depend on. */
-interface SelectionShape {
-  readonly sequences: number;
-  readonly tokens: number;
-  readonly routing: Routing;
+/** What the decisions of a pass have in common. */
+export interface ExpertContext {
+  readonly config: ModelConfig;
+  readonly shape: SelectionShape;
+  /** (1) u32: seed of the random router. */
+  readonly seed: Tensor;
 }
 
-/** Buffers for the decisions of all steps; each step's candidates are what the step before kept. */
-export function allocateSelections(
-  device: Allocator,
-  { router, recursion, full, shape: { sequences, tokens, routing } }: {
-    router: ExpertChoiceConfig;
-    recursion: RecursionConfig;
-    full: Packing;
-    shape: SelectionShape;
-  },
-): Selection[] {
-  const kept = keptTokens(router, { numRecursions: recursion.numRecursions, tokens });
-  const selections: Selection[] = [];
-  for (let step = 0; step < recursion.numRecursions; step++) {
-    const candidates = selections[step - 1]?.packing ?? full;
-    const maximum = candidates.rows.maximum;
-    const keepsAll = keepsEveryCandidate(router, { step, kept, tokens, routing });
-    const packing = keepsAll
-      ? candidates
-      : routing === "top-k"
-      ? fixedPacking(device, { sequences, kept: kept[step]! })
-      : dynamicPacking(device, { maximum });
-    const tensor = (label: string, size: number): Tensor => createTensor(device, { shape: [size], label });
-    const identity = Uint32Array.from({ length: maximum }, (_, slot) => slot);
-    selections.push({
-      step,
-      candidates,
-      packing,
-      kept: routing === "top-k" ? kept[step]! : null,
-      logits: tensor("router logits", maximum),
-      chosen: tensorFrom(device, {
-        data: identity.subarray(0, packing.rows.maximum),
-        label: "chosen candidates",
-      }),
-      gates: tensor("gates", packing.rows.maximum),
-      labels: tensorFrom(device, { data: new Float32Array(maximum).fill(1), label: "router labels" }),
-      prefix: createTensor(device, { shape: [maximum + 1], dtype: "u32", label: "prefix counts" }),
-      auxiliaryLosses: tensor("auxiliary losses", maximum),
-      squaredLogits: tensor("squared logits", maximum),
-      gradLogits: tensor("router logits gradient", maximum),
-      gradGates: tensor("gates gradient", packing.rows.maximum),
-    });
-  }
-  return selections;
+function routerOf({ router }: ModelConfig): ExpertChoiceConfig {
+  return router as ExpertChoiceConfig;
 }
 
-/** A step that has nothing to decide: top-k of all, or the first causal step when its capacity is 1. */
-function keepsEveryCandidate(
-  { capacities }: ExpertChoiceConfig,
-  { step, kept, tokens, routing }: {
-    step: number;
-    kept: readonly number[];
-    tokens: number;
-    routing: Routing;
-  },
-): boolean {
-  if (routing === "top-k") return kept[step] === (kept[step - 1] ?? tokens);
-  return step === 0 && (capacities?.[0] ?? 1) === 1;
+function mainRun(
+  { router: activations, candidates: packing }: ExpertSelection,
+  weights: RouterViews,
+): RouterRun {
+  return { weights, activations, packing };
 }
 
-/** Records scores, choice and gates of one step. `state` (B * T, C). */
+function auxiliaryRun({ auxiliary, candidates: packing }: ExpertSelection, weights: RouterViews): RouterRun {
+  return { weights, activations: auxiliary!.router, packing };
+}
+
+/** Records scores, choice and gates of one step. `state` (state rows, C). */
 export function selectForward(
   commands: Commands,
-  { selection, state, weight, seed }: { selection: Selection; state: Tensor; weight: Tensor; seed: Tensor },
-  { router, sequences, recursion }: {
-    router: ExpertChoiceConfig;
-    sequences: number;
-    recursion: RecursionConfig;
-  },
+  { selection, state, routers }: { selection: ExpertSelection; state: Tensor; routers: StepRouters },
+  { config, shape, seed }: ExpertContext,
 ): void {
-  const { candidates, packing, logits, chosen, gates, labels, prefix, kept, step } = selection;
+  const router = routerOf(config);
+  const { candidates, packing, logits, auxiliary, chosen, gates, labels, prefix, ranges, step } = selection;
   if (router.random) {
-    randomScore(commands, { logits, packing: candidates, seed }, { stream: step });
+    const byPosition = shape.routing === "causal";
+    randomScore(commands, { logits, packing: candidates, seed }, { stream: step, byPosition });
   } else {
-    routerScore(commands, { x: state, packing: candidates, weight, logits }, {
-      temperature: router.temperature,
-    });
+    routerForward(commands, { x: state, run: mainRun(selection, routers.main), logits }, router);
+    if (auxiliary) {
+      const run = auxiliaryRun(selection, routers.auxiliary!);
+      routerForward(commands, { x: state, run, logits: auxiliary.logits }, router);
+    }
   }
   if (packing !== candidates) {
-    if (kept === null) {
-      const threshold = router.random ? randomThreshold(router, { step, recursion }) : 0;
-      thresholdSelect(commands, { logits, candidates, prefix, chosen, packing }, { threshold });
+    if (ranges === null) {
+      const deciding = router.random ? logits : auxiliary?.logits ?? logits;
+      const threshold = router.random ? randomThreshold(config, step) : 0;
+      thresholdSelect(commands, { logits: deciding, candidates, prefix, chosen, packing }, { threshold });
     } else {
-      const candidatesPerSequence = candidates.rows.maximum / sequences;
-      topK(commands, { logits, candidates, chosen, labels, packing }, {
-        sequences,
-        candidatesPerSequence,
-        kept,
+      packing.rows.indirect?.record(commands, packing.rows.count);
+      topK(commands, { logits, candidates, ranges, chosen, labels, packing }, {
+        sequences: shape.lengths.length,
+        longest: Math.max(...shape.lengths),
       });
     }
   }
   gate(commands, { logits, chosen, gates }, { rows: packing.rows, ...gateFunction(router) });
 }
 
-/** The random control draws scores in [0, 1) and uses them as they are. */
+/** The random control draws scores in (0, 1) and uses them as they are. */
 function gateFunction(
   router: ExpertChoiceConfig,
 ): { alpha: number; function: ExpertChoiceConfig["function"] } {
@@ -153,37 +89,52 @@ function gateFunction(
 }
 
 /** The score that a random token exceeds with probability c_r / c_{r-1}. */
-function randomThreshold(
-  { capacities }: ExpertChoiceConfig,
-  { step, recursion: { numRecursions } }: { step: number; recursion: RecursionConfig },
-): number {
+function randomThreshold(config: ModelConfig, step: number): number {
+  const { capacities } = routerOf(config);
+  const { numRecursions } = config.recursion!;
   const capacity = (r: number): number => r < 0 ? 1 : capacities?.[r] ?? (numRecursions - r) / numRecursions;
   return 1 - capacity(step) / capacity(step - 1);
 }
 
-/** Records the step's auxiliary and z-loss per candidate, and their gradient for the logits. */
+/** Records the step's auxiliary and z-loss per candidate, and the gradient of their means, times `scale`. */
 export function selectLosses(
   commands: Commands,
-  { candidates, logits, labels, auxiliaryLosses, squaredLogits, gradLogits }: Selection,
-  { router, scale }: { router: ExpertChoiceConfig; scale: number },
+  selection: ExpertSelection,
+  { config, scale }: { config: ModelConfig; scale: number },
 ): void {
-  const { rows } = candidates;
+  const router = routerOf(config);
+  const { candidates: { rows }, labels, logits, gradLogits, auxiliary } = selection;
+  const { auxiliaryLosses, squaredLogits, agreements } = selection;
+  const coefficient = auxiliaryCoefficient(router) * scale;
+  const zTerm = zCoefficient(router) * scale;
+  if (!auxiliary) {
+    const out = { losses: auxiliaryLosses, squares: squaredLogits, agreements, gradLogits };
+    binaryCrossEntropy(commands, { logits, labels, ...out }, { rows, coefficient, zCoefficient: zTerm });
+    return;
+  }
+  // The router itself has no targets then, the auxiliary router no z-loss.
+  const [losses, squares, unusedAgreements] = auxiliary.unused as [Tensor, Tensor, Tensor];
   binaryCrossEntropy(commands, {
     logits,
     labels,
-    losses: auxiliaryLosses,
+    losses,
     squares: squaredLogits,
+    agreements: unusedAgreements,
     gradLogits,
-  }, {
-    rows,
-    coefficient: (auxiliaryCoefficient(router) * scale) / rows.maximum,
-    zCoefficient: (zCoefficient(router) * scale) / rows.maximum,
-  });
+  }, { rows, coefficient: 0, zCoefficient: zTerm });
+  binaryCrossEntropy(commands, {
+    logits: auxiliary.logits,
+    labels,
+    losses: auxiliaryLosses,
+    squares,
+    agreements,
+    gradLogits: auxiliary.gradLogits,
+  }, { rows, coefficient, zCoefficient: 0 });
 }
 
-/** Weight of the auxiliary loss in the total. */
+/** Weight of the auxiliary loss, or of the auxiliary router's loss, in the total. */
 export function auxiliaryCoefficient(router: ExpertChoiceConfig): number {
-  return router.auxiliary === "loss" && !router.random ? router.auxiliaryCoefficient : 0;
+  return router.auxiliary === "none" || router.random ? 0 : router.auxiliaryCoefficient;
 }
 
 /** Weight of the z-loss in the total. */
@@ -192,32 +143,40 @@ export function zCoefficient(router: ExpertChoiceConfig): number {
 }
 
 /**
- * Records the step's gradients: from the gates (and the losses, see `selectLosses`) to the logits, the router's weight
- * and the state. The choice itself is not differentiated.
+ * Records the step's gradients: from the gates (and the losses, see `selectLosses`) to the logits, the routers' weights
+ * and the state, which an auxiliary router's gradient does not reach. The choice itself is not differentiated.
  */
 export function selectBackward(
   commands: Commands,
-  { selection, state, weight, gradWeight, gradState }: {
-    selection: Selection;
+  { selection, state, routers, gradients, gradState }: {
+    selection: ExpertSelection;
     state: Tensor;
-    weight: Tensor;
-    gradWeight: Tensor;
+    routers: StepRouters;
+    gradients: StepRouters;
     gradState: Tensor;
   },
-  { router }: { router: ExpertChoiceConfig },
+  { config }: ExpertContext,
 ): void {
+  const router = routerOf(config);
   if (router.random) return;
-  const { candidates, packing, logits, chosen, gradGates, gradLogits } = selection;
+  const { packing, logits, chosen, gradGates, gradLogits, auxiliary } = selection;
   gateBackward(commands, { logits, chosen, gradGates, gradLogits }, {
     rows: packing.rows,
     ...gateFunction(router),
   });
-  routerScoreBackward(commands, {
+  routerBackward(commands, {
     x: state,
-    packing: candidates,
-    weight,
+    run: mainRun(selection, routers.main),
+    gradients: gradients.main,
     gradLogits,
     gradX: gradState,
-    gradWeight,
-  }, { temperature: router.temperature });
+  }, router);
+  if (!auxiliary) return;
+  routerBackward(commands, {
+    x: state,
+    run: auxiliaryRun(selection, routers.auxiliary!),
+    gradients: gradients.auxiliary!,
+    gradLogits: auxiliary.gradLogits,
+    gradX: null,
+  }, router);
 }

@@ -1,13 +1,18 @@
 /** One pass over given token ids, with everything that another implementation could be compared by. */
 import { Commands, submit } from "../gpu/commands.ts";
 import type { GpuDevice } from "../gpu/device.ts";
+import { BufferScope } from "../gpu/memory.ts";
 import { readTensor, readTensors } from "../gpu/readback.ts";
 import { createTensor, writeTensor } from "../gpu/tensor.ts";
 import type { ModelConfig } from "./config.ts";
 import { groupByToken } from "../gpu/kernels/embedding.ts";
-import type { Routing } from "./expert_choice.ts";
-import { CausalForward, generate } from "./generate.ts";
-import type { ParameterLayout, ParameterViews } from "./parameters.ts";
+import { selectionsOf } from "./router_health.ts";
+import type { Routing } from "./selection.ts";
+import { CachedPass } from "./cached_pass.ts";
+import { generate } from "./generate.ts";
+import { allocateCache } from "./kv_cache.ts";
+import type { ParameterLayout, ParameterViews } from "./parameter_layout.ts";
+import { GREEDY } from "./sampling.ts";
 import { writeSafetensors } from "./safetensors.ts";
 import { type LossTerms, lossTerms } from "./training.ts";
 import { transformerBackward, transformerForward, transformerLosses } from "./transformer.ts";
@@ -53,20 +58,91 @@ export async function forwardTopK(
   return await forward(device, { model, input, routing: "top-k", gradientsPath });
 }
 
-/** The tokens that greedy causal decoding appends to a prompt. */
+/**
+ * Causal routing through a cache: the first `split` tokens of each row at once, the rest one by one. What it computes
+ * must equal `forwardCausal`.
+ */
+export async function forwardCached(
+  device: GpuDevice,
+  { model, input: { ids, targets }, split }: { model: Model; input: ForwardInput; split: number },
+): Promise<ForwardResult> {
+  const { config, weights } = model;
+  const lengths = ids.map((row) => row.length);
+  const longest = Math.max(...lengths);
+  const first = Math.min(Math.max(1, split), longest);
+  const scope = new BufferScope(device);
+  const cache = allocateCache(scope, { config, slots: ids.length, capacity: longest });
+  const passes = [first, 1].map((rows) =>
+    new CachedPass(device, { config, weights, cache, rows, head: "all", allocator: scope })
+  ) as [CachedPass, CachedPass];
+  const fixedDepth = config.recursion && !config.router ? config.recursion.numRecursions : 0;
+  const logits: number[][][] = [];
+  const depths: number[][] = [];
+  for (const [slot, row] of ids.entries()) {
+    logits.push([]);
+    depths.push([]);
+    for (let start = 0; start < row.length;) {
+      const pass = start === 0 && split > 0 ? passes[0] : passes[1];
+      const part = row.slice(start, start + pass.rows);
+      pass.run({ slot, start, ids: part });
+      const { workspace } = pass;
+      const [values, rowDepths] = await readTensors(device, [workspace.logits, workspace.cache!.depths]);
+      const used = values!.subarray(0, part.length * workspace.logits.shape[1]!) as Float32Array;
+      logits[slot]!.push(...nest(used, { lengths: [part.length], vocabSize: config.vocabSize })[0]!);
+      depths[slot]!.push(...Array.from(rowDepths!.subarray(0, part.length), (depth) => fixedDepth + depth));
+      start += part.length;
+    }
+  }
+  for (const pass of passes) pass.destroy();
+  scope.destroy();
+  return {
+    logits,
+    losses: targets && lossTerms({ ...config, router: null }, [meanCrossEntropy(logits, targets)]),
+    selected: config.router && selectedByDepth(depths, config),
+    depths: config.recursion && depths,
+  };
+}
+
+function meanCrossEntropy(logits: readonly number[][][], targets: ForwardInput["ids"]): number {
+  const losses = logits.flatMap((row, b) =>
+    row.map((values, t) => {
+      const largest = Math.max(...values);
+      const sum = values.reduce((total, value) => total + Math.exp(value - largest), 0);
+      return largest + Math.log(sum) - values[targets[b]![t]!]!;
+    })
+  );
+  return losses.reduce((sum, loss) => sum + loss, 0) / losses.length;
+}
+
+/** Positions that each recursion step ran, from the depths that came out. */
+function selectedByDepth(depths: readonly number[][], { recursion }: ModelConfig): number[][][] {
+  return Array.from(
+    { length: recursion!.numRecursions },
+    (_, step) => depths.map((row) => row.flatMap((depth, position) => depth > step ? [position] : [])),
+  );
+}
+
+/** The tokens that greedy causal decoding appends to a prompt, through the cache. */
 export async function greedyContinuation(
   device: GpuDevice,
   { model, prompt, count }: { model: Model; prompt: readonly number[]; count: number },
 ): Promise<number[]> {
-  const tokens = generate(new CausalForward(device, model), {
-    prompt,
-    count,
-    sampling: { temperature: 0, topK: 0, topP: 1, minP: 0, repeatPenalty: 1 },
-    seed: 0,
-    logProbabilities: 0,
-    endOfText: null,
-  });
-  return (await Array.fromAsync(tokens)).map(({ id }) => id);
+  const options = { prompt, count, sampling: GREEDY, seed: 0, logProbabilities: 0, endOfText: null };
+  return (await Array.fromAsync(generate(device, model, options))).map(({ id }) => id);
+}
+
+/** What `greedyContinuation` gives, but without a cache: the whole text runs again for each token. */
+export async function greedyRecomputed(
+  device: GpuDevice,
+  { model, prompt, count }: { model: Model; prompt: readonly number[]; count: number },
+): Promise<number[]> {
+  const ids = [...prompt];
+  for (let i = 0; i < count; i++) {
+    const { logits } = await forwardCausal(device, { model, input: { ids: [ids], targets: null } });
+    const last = logits[0]!.at(-1)!;
+    ids.push(last.indexOf(Math.max(...last)));
+  }
+  return ids.slice(prompt.length);
 }
 
 async function forward(
@@ -78,22 +154,21 @@ async function forward(
     gradientsPath: string | null;
   },
 ): Promise<ForwardResult> {
-  const sequences = ids.length;
-  const tokens = ids[0]!.length;
+  const lengths = ids.map((row) => row.length);
   const backward = gradientsPath !== null;
-  const workspace = allocateWorkspace(device, {
+  const scope = new BufferScope(device);
+  const workspace = allocateWorkspace(scope, {
     config,
-    shape: { sequences, tokens, routing, backward, head: "all" },
+    shape: { lengths, routing, backward, head: "all" },
   });
   const pass = { config, weights, workspace };
   const flatIds = Uint32Array.from(ids.flat());
   writeTensor(device, workspace.ids, flatIds);
 
   const commands = new Commands(device, "forward");
-  const lossScale = routing === "top-k" ? 1 : null;
-  const finalState = transformerForward(commands, pass, { lossScale });
+  const finalState = transformerForward(commands, pass);
   // The losses turn the logits into their gradient.
-  const logits = createTensor(device, { shape: workspace.logits.shape, label: "logits" });
+  const logits = createTensor(scope, { shape: workspace.logits.shape, label: "logits" });
   commands.copy(workspace.logits, logits);
   if (targets) {
     writeTensor(device, workspace.targets, Uint32Array.from(targets.flat()));
@@ -103,8 +178,8 @@ async function forward(
     const { order, starts } = groupByToken(flatIds, { vocabSize: config.vocabSize });
     writeTensor(device, workspace.tokenOrder, order);
     writeTensor(device, workspace.tokenStarts, starts);
-    const gradients = layout.allocate(device, "gradients");
-    transformerBackward(commands, pass, { gradients, finalState });
+    const gradients = layout.allocate(scope, "gradients");
+    transformerBackward(commands, pass, { gradients, finalState, lossScale: 1 });
     submit(device, [commands]);
     await writeSafetensors(gradientsPath, {
       tensors: parameterSources(device, { layout, views: gradients }),
@@ -115,35 +190,36 @@ async function forward(
   }
   const sums = await readTensor(device, workspace.losses);
   const selected = await selectedPositions(device, workspace);
+  const data = await readTensor(device, logits) as Float32Array;
+  commands.destroy();
+  scope.destroy();
   return {
-    logits: nest(await readTensor(device, logits) as Float32Array, {
-      sequences,
-      tokens,
-      vocabSize: config.vocabSize,
-    }),
-    losses: targets && (routing === "top-k" ? lossTerms(config, sums) : ceOnly(sums[0]!)),
+    logits: nest(data, { lengths, vocabSize: config.vocabSize }),
+    losses: targets && passLosses(config, { sums, routing }),
     selected,
-    depths: depthsOf(selected, { config, sequences, tokens }),
+    depths: depthsOf(selected, { config, lengths }),
   };
 }
 
-/** Causal routing has no candidates to compare, so the routers' losses mean nothing there. */
-function ceOnly(ce: number): LossTerms {
-  return { ce, auxiliary: null, z: null, total: ce };
+/** Expert choice by causal routing has no kept and dropped candidates, so its losses mean nothing there. */
+function passLosses(
+  config: ModelConfig,
+  { sums, routing }: { sums: ArrayLike<number>; routing: Routing },
+): LossTerms {
+  const isCausalChoice = routing === "causal" && config.router?.kind === "expert_choice";
+  return lossTerms(isCausalChoice ? { ...config, router: null } : config, sums);
 }
 
-async function selectedPositions(
-  device: GpuDevice,
-  { selections, shape: { sequences, tokens } }: Workspace,
-): Promise<number[][][] | null> {
+async function selectedPositions(device: GpuDevice, workspace: Workspace): Promise<number[][][] | null> {
+  const selections = selectionsOf(workspace);
   if (selections.length === 0) return null;
+  const { lengths } = workspace.shape;
+  const sequenceOf = lengths.flatMap((length, b) => new Array<number>(length).fill(b));
   const steps: number[][][] = [];
   for (const { packing: { rows, records } } of selections) {
     const [count, data] = await readTensors(device, [rows.count, records]);
-    const step: number[][] = Array.from({ length: sequences }, () => []);
-    for (let row = 0; row < count![0]!; row++) {
-      step[Math.floor(data![row * 4]! / tokens)]!.push(data![row * 4 + 1]!);
-    }
+    const step: number[][] = lengths.map(() => []);
+    for (let row = 0; row < count![0]!; row++) step[sequenceOf[data![row * 4]!]!]!.push(data![row * 4 + 1]!);
     steps.push(step);
   }
   return steps;
@@ -151,23 +227,27 @@ async function selectedPositions(
 
 function depthsOf(
   selected: number[][][] | null,
-  { config: { recursion }, sequences, tokens }: { config: ModelConfig; sequences: number; tokens: number },
+  { config: { recursion }, lengths }: { config: ModelConfig; lengths: readonly number[] },
 ): number[][] | null {
   if (!recursion) return null;
   const fixed = selected ? 0 : recursion.numRecursions;
-  const depths = Array.from({ length: sequences }, () => new Array<number>(tokens).fill(fixed));
+  const depths = lengths.map((tokens) => new Array<number>(tokens).fill(fixed));
   selected?.forEach((step) => step.forEach((row, b) => row.forEach((position) => depths[b]![position]!++)));
   return depths;
 }
 
+/** Rows of logits, without the padding of the vocabulary, by sequence and position. */
 function nest(
   data: Float32Array,
-  { sequences, tokens, vocabSize }: { sequences: number; tokens: number; vocabSize: number },
+  { lengths, vocabSize }: { lengths: readonly number[]; vocabSize: number },
 ): number[][][] {
-  const stride = data.length / (sequences * tokens);
-  return Array.from({ length: sequences }, (_, b) =>
-    Array.from({ length: tokens }, (_, t) => {
-      const start = (b * tokens + t) * stride;
+  const rows = lengths.reduce((sum, length) => sum + length, 0);
+  const stride = data.length / rows;
+  let start = -stride;
+  return lengths.map((tokens) =>
+    Array.from({ length: tokens }, () => {
+      start += stride;
       return Array.from(data.subarray(start, start + vocabSize));
-    }));
+    })
+  );
 }

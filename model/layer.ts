@@ -2,170 +2,77 @@
  * One Llama layer over packed rows, forward and backward side by side:
  *
  *   mid = x + Wo Attention(RoPE(Wqkv RMSNorm(x)))        out = mid + Wdown SwiGLU(Wgu RMSNorm(mid))
+ *
+ * Its keys and values are those of the packed rows, of the same layer at the first recursion step, or of a cache.
  */
 import type { Commands } from "../gpu/commands.ts";
-import { add } from "../gpu/kernels/add.ts";
 import {
   attention,
   attentionBackward,
   type AttentionSettings,
   fusedLayout,
 } from "../gpu/kernels/attention.ts";
-import { linear, linearBackwardInput, linearBackwardWeight } from "../gpu/kernels/linear.ts";
+import { attentionCached } from "../gpu/kernels/attention_cached.ts";
+import { cacheAppend } from "../gpu/kernels/cache_append.ts";
+import { linear, linearAdd, linearBackwardInput, linearBackwardWeight } from "../gpu/kernels/linear.ts";
+import { MAX_VECTOR_ROWS } from "../gpu/kernels/matmul_vector.ts";
 import { rmsNorm, rmsNormBackward } from "../gpu/kernels/rms_norm.ts";
 import { rope, ropeBackward, type RopeSettings } from "../gpu/kernels/rope.ts";
 import { swiglu, swigluBackward } from "../gpu/kernels/swiglu.ts";
-import type { Allocator } from "../gpu/memory.ts";
 import type { Packing } from "../gpu/packing.ts";
-import { createTensor, type Tensor } from "../gpu/tensor.ts";
+import { type Tensor, viewTensor } from "../gpu/tensor.ts";
 import type { ModelConfig } from "./config.ts";
-import type { LayerViews } from "./parameters.ts";
+import type { LayerActivations, LayerContext, LayerKeys } from "./layer_buffers.ts";
+import type { LayerViews } from "./parameter_layout.ts";
 
-/** What one application of a layer leaves for its backward pass. M rows at most. */
-export interface LayerActivations {
-  /** (M, C) */
-  readonly inputNormed: Tensor;
-  /** (M) */
-  readonly inputRrms: Tensor;
-  /** (M, (H + 2 G) D): queries, keys and values, rotated. */
-  readonly qkv: Tensor;
-  /** (M, H D) */
-  readonly attended: Tensor;
-  /** (M, H) */
-  readonly logSumExp: Tensor;
-  /** (M, C) */
-  readonly mid: Tensor;
-  /** (M, C) */
-  readonly midNormed: Tensor;
-  /** (M) */
-  readonly midRrms: Tensor;
-  /** (M, 2 F) */
-  readonly gateUp: Tensor;
-  /** (M, F) */
-  readonly activated: Tensor;
-  /** (M, C) */
-  readonly out: Tensor;
+/** The projection as a layer uses it: all of it, or only its queries. */
+function projection(
+  { numAttentionHeads: h, numKeyValueHeads: g, headDim }: ModelConfig,
+  keys: LayerKeys,
+): { weight: "qkv" | "q"; heads: RopeSettings } {
+  const makesKeys = keys.kind === "own" || (keys.kind === "cache" && keys.appends);
+  return makesKeys
+    ? { weight: "qkv", heads: { heads: h + g, headDim, stride: (h + 2 * g) * headDim } }
+    : { weight: "q", heads: { heads: h, headDim, stride: h * headDim } };
 }
 
-/** Scratch of the layers: nothing in it outlives a layer. */
-export interface LayerScratch {
-  /** (M, C): a branch before it joins the residual stream; the gradient of a normed input. */
-  readonly branch: Tensor;
-  /** (M, (H + 2 G) D) */
-  readonly gradQkv: Tensor;
-  /** (M, H D) */
-  readonly gradAttended: Tensor;
-  /** (M, H) */
-  readonly delta: Tensor;
-  /** (M, 2 F) */
-  readonly gradGateUp: Tensor;
-  /** (M, F) */
-  readonly gradActivated: Tensor;
-}
-
-/** What every layer of a model shares. */
-export interface LayerContext {
-  readonly config: ModelConfig;
-  /** Most tokens of a sequence. */
-  readonly longest: number;
-  /** (positions, D / 2, 2) */
-  readonly ropeTable: Tensor;
-  readonly scratch: LayerScratch;
-}
-
-function widths(
-  { hiddenSize, intermediateSize, numAttentionHeads, numKeyValueHeads, headDim }: ModelConfig,
-): {
-  hidden: number;
-  qkv: number;
-  attended: number;
-  intermediate: number;
-} {
-  const qkv = (numAttentionHeads + 2 * numKeyValueHeads) * headDim;
-  return { hidden: hiddenSize, qkv, attended: numAttentionHeads * headDim, intermediate: intermediateSize };
-}
-
-function ropeShape({ numAttentionHeads: h, numKeyValueHeads: g, headDim }: ModelConfig): RopeSettings {
-  return { heads: h + g, headDim, stride: (h + 2 * g) * headDim };
-}
-
-function attentionShape({ config, longest }: LayerContext): AttentionSettings {
+function attentionShape({ config, longest }: LayerContext, keys: LayerKeys): AttentionSettings {
   const { numAttentionHeads: heads, numKeyValueHeads: kvHeads, headDim } = config;
-  const sizes = { heads, kvHeads, headDim };
-  return { ...sizes, layout: fusedLayout(sizes), longest };
-}
-
-export function allocateLayerActivations(
-  device: Allocator,
-  { config, rows }: { config: ModelConfig; rows: number },
-): LayerActivations {
-  const { hidden, qkv, attended, intermediate } = widths(config);
-  const tensor = (label: string, ...shape: number[]): Tensor =>
-    createTensor(device, { shape: [rows, ...shape], label });
-  return {
-    inputNormed: tensor("input normed", hidden),
-    inputRrms: tensor("input rrms"),
-    qkv: tensor("qkv", qkv),
-    attended: tensor("attended", attended),
-    logSumExp: tensor("log-sum-exp", config.numAttentionHeads),
-    mid: tensor("mid", hidden),
-    midNormed: tensor("mid normed", hidden),
-    midRrms: tensor("mid rrms"),
-    gateUp: tensor("gate and up", 2 * intermediate),
-    activated: tensor("activated", intermediate),
-    out: tensor("layer output", hidden),
-  };
-}
-
-/** Scratch for at most `rows` rows; the gradients' part is left minimal for a model that only runs forward. */
-export function allocateLayerScratch(
-  device: Allocator,
-  { config, rows, backward }: { config: ModelConfig; rows: number; backward: boolean },
-): LayerScratch {
-  const { hidden, qkv, attended, intermediate } = widths(config);
-  const gradRows = backward ? rows : 0;
-  const tensor = (label: string, ...shape: number[]): Tensor => createTensor(device, { shape, label });
-  return {
-    branch: tensor("branch", rows, hidden),
-    gradQkv: tensor("qkv gradient", gradRows, qkv),
-    gradAttended: tensor("attended gradient", gradRows, attended),
-    delta: tensor("attention delta", gradRows, config.numAttentionHeads),
-    gradGateUp: tensor("gate and up gradient", gradRows, 2 * intermediate),
-    gradActivated: tensor("activated gradient", gradRows, intermediate),
-  };
+  const sizes = { heads, kvHeads, headDim, longest };
+  if (keys.kind === "cache") {
+    const layout = { kOffset: 0, vOffset: kvHeads * headDim };
+    return { ...sizes, layout, keys: { kind: "cache", count: keys.slot.shape[0]! } };
+  }
+  const layout = fusedLayout(sizes);
+  if (keys.kind === "own") return { ...sizes, layout };
+  return { ...sizes, layout, keys: { kind: "state", count: keys.shared.qkv.shape[0]!, tokens: longest } };
 }
 
 /** Records the layer on x (M, C) for the packed rows; the result is `activations.out`. */
 export function layerForward(
   commands: Commands,
-  { x, weights, activations }: { x: Tensor; weights: LayerViews; activations: LayerActivations },
+  { x, weights, activations, keys }: {
+    x: Tensor;
+    weights: LayerViews;
+    activations: LayerActivations;
+    keys: LayerKeys;
+  },
   { context, packing }: { context: LayerContext; packing: Packing },
 ): void {
-  const { config, ropeTable, scratch: { branch } } = context;
+  const { config, ropeTable, scratch: { branch: scratch } } = context;
   const { rows } = packing;
-  const {
-    inputNormed,
-    inputRrms,
-    qkv,
-    attended,
-    logSumExp,
-    mid,
-    midNormed,
-    midRrms,
-    gateUp,
-    activated,
-    out,
-  } = activations;
+  const { inputNormed, inputRrms, qkv, attended, mid, midNormed, midRrms, gateUp, activated, out } =
+    activations;
+  const { weight: projected, heads } = projection(config, keys);
 
   rmsNorm(commands, { x, weight: weights.inputNorm, out: inputNormed, rrms: inputRrms }, {
     rows,
     eps: config.rmsNormEps,
   });
-  linear(commands, { x: inputNormed, weight: weights.qkv, out: qkv }, { rows });
-  rope(commands, { x: qkv, packing, table: ropeTable }, ropeShape(config));
-  attention(commands, { q: qkv, kv: qkv, packing, out: attended, logSumExp }, attentionShape(context));
-  linear(commands, { x: attended, weight: weights.output, out: branch }, { rows });
-  add(commands, { a: x, b: branch, out: mid }, { rows });
+  linear(commands, { x: inputNormed, weight: weights[projected], out: qkv }, { rows });
+  rope(commands, { x: qkv, packing, table: ropeTable }, heads);
+  attend(commands, { activations, keys }, { context, packing });
+  linearAdd(commands, { x: attended, weight: weights.output, residual: x, out: mid, scratch }, { rows });
 
   rmsNorm(commands, { x: mid, weight: weights.postAttentionNorm, out: midNormed, rrms: midRrms }, {
     rows,
@@ -173,8 +80,31 @@ export function layerForward(
   });
   linear(commands, { x: midNormed, weight: weights.gateUp, out: gateUp }, { rows });
   swiglu(commands, { gateUp, out: activated }, { rows });
-  linear(commands, { x: activated, weight: weights.down, out: branch }, { rows });
-  add(commands, { a: mid, b: branch, out }, { rows });
+  linearAdd(commands, { x: activated, weight: weights.down, residual: mid, out, scratch }, { rows });
+}
+
+/** Records attention of the projected queries to the layer's keys, which enter the cache first if there is one. */
+function attend(
+  commands: Commands,
+  { activations: { qkv, attended, logSumExp }, keys }: { activations: LayerActivations; keys: LayerKeys },
+  { context, packing }: { context: LayerContext; packing: Packing },
+): void {
+  const settings = attentionShape(context, keys);
+  const tensors = { q: qkv, out: attended, logSumExp };
+  if (keys.kind !== "cache") {
+    attention(commands, { ...tensors, kv: keys.shared?.qkv ?? qkv, packing }, settings);
+    return;
+  }
+  const { slot: kv, places, appends } = keys;
+  if (appends) {
+    const { numAttentionHeads, headDim } = context.config;
+    cacheAppend(commands, { qkv, places, slot: kv }, { firstColumn: numAttentionHeads * headDim });
+  }
+  if (places.rows.maximum <= MAX_VECTOR_ROWS) {
+    attentionCached(commands, { q: qkv, kv, packing: places, out: attended }, settings);
+  } else {
+    attention(commands, { ...tensors, kv, packing: places }, settings);
+  }
 }
 
 /**
@@ -183,20 +113,21 @@ export function layerForward(
  */
 export function layerBackward(
   commands: Commands,
-  { x, weights, gradients, activations, gradState }: {
+  { x, weights, gradients, activations, keys, gradState }: {
     x: Tensor;
     weights: LayerViews;
     gradients: LayerViews;
     activations: LayerActivations;
+    keys: LayerKeys;
     gradState: Tensor;
   },
   { context, packing }: { context: LayerContext; packing: Packing },
 ): void {
   const { config, ropeTable, scratch } = context;
   const { rows } = packing;
-  const { inputNormed, inputRrms, qkv, attended, logSumExp, mid, midNormed, midRrms, gateUp, activated } =
-    activations;
+  const { inputNormed, inputRrms, attended, mid, midNormed, midRrms, gateUp, activated } = activations;
   const gradNormed = scratch.branch;
+  const { weight: projected, heads } = projection(config, keys);
 
   linearBackwardInput(commands, { gradOut: gradState, weight: weights.down, gradX: scratch.gradActivated }, {
     rows,
@@ -226,22 +157,12 @@ export function layerBackward(
     rows,
   });
   linearBackwardWeight(commands, { gradOut: gradState, x: attended, gradWeight: gradients.output }, { rows });
-  attentionBackward(commands, {
-    q: qkv,
-    kv: qkv,
-    packing,
-    out: attended,
-    logSumExp,
-    gradOut: scratch.gradAttended,
-    gradQ: scratch.gradQkv,
-    gradKv: scratch.gradQkv,
-    delta: scratch.delta,
-  }, attentionShape(context));
-  ropeBackward(commands, { x: scratch.gradQkv, packing, table: ropeTable }, ropeShape(config));
-  linearBackwardInput(commands, { gradOut: scratch.gradQkv, weight: weights.qkv, gradX: gradNormed }, {
+  const gradQkv = attendBackward(commands, { activations, keys }, { context, packing });
+  ropeBackward(commands, { x: gradQkv, packing, table: ropeTable }, heads);
+  linearBackwardInput(commands, { gradOut: gradQkv, weight: weights[projected], gradX: gradNormed }, {
     rows,
   });
-  linearBackwardWeight(commands, { gradOut: scratch.gradQkv, x: inputNormed, gradWeight: gradients.qkv }, {
+  linearBackwardWeight(commands, { gradOut: gradQkv, x: inputNormed, gradWeight: gradients[projected] }, {
     rows,
   });
   rmsNormBackward(commands, {
@@ -252,4 +173,34 @@ export function layerBackward(
     gradX: gradState,
     gradWeight: gradients.inputNorm,
   }, { rows, accumulate: true });
+}
+
+/**
+ * Records the reverse of `attend` and returns the gradient of what the layer projected. Shared keys collect theirs over
+ * all steps: the last step, whose backward comes first, starts it, and the first step adds its own queries'.
+ */
+function attendBackward(
+  commands: Commands,
+  { activations: { qkv, attended, logSumExp }, keys }: { activations: LayerActivations; keys: LayerKeys },
+  { context, packing }: { context: LayerContext; packing: Packing },
+): Tensor {
+  if (keys.kind === "cache") throw new TypeError("Cannot record layerBackward: a cache has no gradient");
+  const { scratch } = context;
+  const own = viewTensor(scratch.gradQkv, { shape: [packing.rows.maximum, qkv.shape[1]!] });
+  const gradQ = keys.kind === "own" ? keys.shared?.gradQkv ?? own : own;
+  attentionBackward(commands, {
+    q: qkv,
+    kv: keys.shared?.qkv ?? qkv,
+    packing,
+    out: attended,
+    logSumExp,
+    gradOut: scratch.gradAttended,
+    gradQ,
+    gradKv: keys.shared?.gradQkv ?? own,
+    delta: scratch.delta,
+  }, {
+    ...attentionShape(context, keys),
+    accumulate: keys.kind === "own" ? keys.shared !== null : !keys.isLastStep,
+  });
+  return gradQ;
 }

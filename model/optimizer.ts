@@ -4,7 +4,7 @@ import { adamw, adamwStep } from "../gpu/kernels/adamw.ts";
 import { clipNorm, partialSumCount, sumSquares } from "../gpu/kernels/sum_squares.ts";
 import type { Allocator } from "../gpu/memory.ts";
 import { createTensor, type Tensor, viewTensor, writeTensor } from "../gpu/tensor.ts";
-import type { ParameterLayout, ParameterViews } from "./parameters.ts";
+import type { ParameterLayout, ParameterViews } from "./parameter_layout.ts";
 
 /** What is fixed for a run. */
 export interface OptimizerSettings {

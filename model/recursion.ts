@@ -3,144 +3,206 @@
  *
  *   step r:  choose tokens -> gather their rows -> block (the same weights every time) -> gated scatter
  *
- * Tokens that a step does not choose keep their state unchanged. Without a router every token runs every step and the
- * block's output simply replaces the state: the recursive baseline.
+ * Tokens that a step does not choose keep their state unchanged. With expert choice every step adds its gated output;
+ * with token choice the steps replace the state, and one gated addition to the first state ends the recursion. Without
+ * a router every token runs every step and the block's output is the state: the recursive baseline.
  */
 import type { Commands } from "../gpu/commands.ts";
 import { gatherRows, gatherRowsBackward } from "../gpu/kernels/gather_rows.ts";
 import { scatterRows, scatterRowsBackward } from "../gpu/kernels/scatter_rows.ts";
 import type { Packing } from "../gpu/packing.ts";
 import type { Tensor } from "../gpu/tensor.ts";
-import type { ExpertChoiceConfig, RecursionConfig } from "./config.ts";
-import { selectBackward, selectForward, type Selection, selectLosses } from "./expert_choice.ts";
-import { type LayerActivations, layerBackward, type LayerContext, layerForward } from "./layer.ts";
-import type { LayerViews } from "./parameters.ts";
+import { type LayerRun, layersBackward, layersForward } from "./block.ts";
+import type { Gating, ModelConfig } from "./config.ts";
+import { type ExpertContext, selectBackward, selectForward, type StepRouters } from "./expert_choice.ts";
+import { type CachePass, placeStepRows } from "./kv_cache.ts";
+import type { LayerContext } from "./layer_buffers.ts";
+import type { LayerViews, ParameterViews } from "./parameter_layout.ts";
+import type { ExpertSelection } from "./selection.ts";
+import { depthBackward, type DepthDecision, depthForward } from "./token_choice.ts";
 
-/** Layers applied one after another, with what each leaves for backward. */
-export interface LayerRun {
-  readonly weights: readonly LayerViews[];
-  readonly activations: readonly LayerActivations[];
-}
+/** The decisions of a pass, by the kind of router. */
+export type Decisions =
+  | { readonly kind: "none" }
+  | { readonly kind: "expert_choice"; readonly selections: readonly ExpertSelection[] }
+  | {
+    readonly kind: "token_choice";
+    readonly decision: DepthDecision;
+    /** (M, C): the state after the last gated addition. */
+    readonly exit: Tensor;
+    /** (M, C): gradient of the state inside the recursion. */
+    readonly gradDeep: Tensor;
+  };
 
-/** Buffers of one recursion step of Mixture-of-Recursions. */
+/** One recursion step for the tokens of `packing`. */
 export interface RecursionStep {
-  readonly selection: Selection;
-  /** (packed rows, C): the chosen tokens' states. */
-  readonly gathered: Tensor;
+  readonly packing: Packing;
   readonly block: LayerRun;
-  /** (B * T, C): the state after the step. */
-  readonly stateAfter: Tensor;
+  /** (packed rows, C): the chosen tokens' states; null where all are chosen. */
+  readonly gathered: Tensor | null;
+  /** (state rows, C): the state after the step; null where it is the block's output. */
+  readonly stateAfter: Tensor | null;
 }
 
-/** Records layers on x for the packed rows and returns the last one's output. */
-export function layersForward(
-  commands: Commands,
-  { x, run }: { x: Tensor; run: LayerRun },
-  { context, packing }: { context: LayerContext; packing: Packing },
-): Tensor {
-  return run.weights.reduce((input, weights, i) => {
-    const activations = run.activations[i]!;
-    layerForward(commands, { x: input, weights, activations }, { context, packing });
-    return activations.out;
-  }, x);
-}
-
-/** Records the reverse of `layersForward`; gradState turns from the gradient of the output to that of x. */
-export function layersBackward(
-  commands: Commands,
-  { x, run, gradients, gradState }: {
-    x: Tensor;
-    run: LayerRun;
-    gradients: readonly LayerViews[];
-    gradState: Tensor;
-  },
-  { context, packing }: { context: LayerContext; packing: Packing },
-): void {
-  for (let i = run.weights.length - 1; i >= 0; i--) {
-    layerBackward(commands, {
-      x: i > 0 ? run.activations[i - 1]!.out : x,
-      weights: run.weights[i]!,
-      gradients: gradients[i]!,
-      activations: run.activations[i]!,
-      gradState,
-    }, { context, packing });
-  }
-}
-
-/** What the recursion of a Mixture-of-Recursions model needs besides its buffers. */
-export interface RecursionContext {
+/** Everything that the recursion of a pass works with. */
+export interface Recursion {
+  readonly config: ModelConfig;
+  readonly weights: ParameterViews;
   readonly layers: LayerContext;
-  readonly router: ExpertChoiceConfig;
-  readonly recursion: RecursionConfig;
-  readonly sequences: number;
-  /** (1) u32: seed of the random router. */
-  readonly seed: Tensor;
+  readonly decisions: Decisions;
+  readonly steps: readonly RecursionStep[];
+  readonly expert: ExpertContext;
+  readonly cache: CachePass | null;
 }
 
-/**
- * Records all steps on the state (B * T, C) and returns the final state.
- *
- * @param lossScale Records the routers' losses and their gradients, times this; null leaves them out.
- */
-export function recursionForward(
-  commands: Commands,
-  { state, steps, routers }: { state: Tensor; steps: readonly RecursionStep[]; routers: readonly Tensor[] },
-  { context, lossScale }: { context: RecursionContext; lossScale: number | null },
-): Tensor {
-  const { layers, router } = context;
-  return steps.reduce((before, { selection, gathered, block, stateAfter }, r) => {
-    const { packing } = selection;
-    selectForward(commands, { selection, state: before, weight: routers[r]!, seed: context.seed }, context);
-    if (lossScale !== null) selectLosses(commands, selection, { router, scale: lossScale });
-    gatherRows(commands, { x: before, packing, out: gathered });
-    const z = layersForward(commands, { x: gathered, run: block }, { context: layers, packing });
-    scatterRows(commands, { x: before, z, gates: selection.gates, packing, out: stateAfter }, {
-      gating: router.gating,
-    });
-    return stateAfter;
+function routersOf({ routers, auxiliaryRouters }: ParameterViews, step: number): StepRouters {
+  return { main: routers[step]!, auxiliary: auxiliaryRouters[step] ?? null };
+}
+
+/** Records all steps on the state (state rows, C) and returns the final state. */
+export function recursionForward(commands: Commands, recursion: Recursion, state: Tensor): Tensor {
+  const { config, weights, layers, decisions, steps, expert } = recursion;
+  if (decisions.kind === "none") {
+    return steps.reduce((x, { block: run, packing }) => {
+      return layersForward(commands, { x, run }, { context: layers, packing });
+    }, state);
+  }
+  const { gating } = config.router!;
+  if (decisions.kind === "expert_choice") {
+    return steps.reduce((before, step, r) => {
+      const selection = decisions.selections[r]!;
+      selectForward(commands, { selection, state: before, routers: routersOf(weights, r) }, expert);
+      const { gates } = selection;
+      return stepForward(commands, { state: before, step, gates }, { recursion, index: r, gating });
+    }, state);
+  }
+  const { decision, exit } = decisions;
+  const router = { weights: weights.routers[0]!, bias: weights.routerBias };
+  const byPosition = expert.shape.routing === "causal";
+  depthForward(commands, { decision, state, router }, { config, seed: expert.seed, byPosition });
+  const deep = steps.reduce((before, step, r) => {
+    // Where the output replaces the state, the gates are not looked at.
+    const { gates } = decision;
+    return stepForward(commands, { state: before, step, gates }, { recursion, index: r, gating: "replace" });
   }, state);
+  const { full: packing, gates } = decision;
+  scatterRows(commands, { x: state, z: deep, gates, packing, out: exit }, { gating });
+  return exit;
 }
 
-/** Records the reverse of `recursionForward`; gradState (B * T, C) turns into the gradient of the first state. */
+function stepForward(
+  commands: Commands,
+  { state, step: { packing, gathered, block, stateAfter }, gates }: {
+    state: Tensor;
+    step: RecursionStep;
+    gates: Tensor;
+  },
+  { recursion: { layers, cache }, index, gating }: { recursion: Recursion; index: number; gating: Gating },
+): Tensor {
+  if (cache) placeStepRows(commands, cache, { packing, step: index });
+  if (gathered) gatherRows(commands, { x: state, packing, out: gathered });
+  const z = layersForward(commands, { x: gathered ?? state, run: block }, { context: layers, packing });
+  scatterRows(commands, { x: state, z, gates, packing, out: stateAfter! }, { gating });
+  return stateAfter!;
+}
+
+/** Where the gradients of a recursion go: parameters' are added to. */
+export interface RecursionGradients {
+  readonly gradients: ParameterViews;
+  /** The gradients of each step's layers. */
+  readonly blocks: readonly (readonly LayerViews[])[];
+  /** (state rows, C): turns from the gradient of the final state into that of the first. */
+  readonly gradState: Tensor;
+  /** (state rows, C) scratch: the gradient inside the block. */
+  readonly gradPacked: Tensor;
+}
+
+/** Records the reverse of `recursionForward` on its first state; see `RecursionGradients`. */
 export function recursionBackward(
   commands: Commands,
-  { state, steps, routers, gradRouters, gradients, gradState, gradPacked }: {
-    state: Tensor;
-    steps: readonly RecursionStep[];
-    routers: readonly Tensor[];
-    gradRouters: readonly Tensor[];
-    gradients: readonly LayerViews[];
-    gradState: Tensor;
-    /** (B * T, C) scratch: the gradient inside the block. */
-    gradPacked: Tensor;
-  },
-  { context: { layers, router } }: { context: RecursionContext },
+  recursion: Recursion,
+  { state, lossScale, ...grads }: RecursionGradients & { state: Tensor; lossScale: number },
 ): void {
-  for (let r = steps.length - 1; r >= 0; r--) {
-    const { selection, gathered, block } = steps[r]!;
-    const { packing, gates, gradGates } = selection;
-    const before = r > 0 ? steps[r - 1]!.stateAfter : state;
-    const z = block.activations.at(-1)!.out;
-    scatterRowsBackward(commands, {
-      x: before,
-      z,
-      gates,
-      packing,
-      gradState,
-      gradZ: gradPacked,
-      gradGates,
-    }, {
-      gating: router.gating,
-    });
-    layersBackward(commands, { x: gathered, run: block, gradients, gradState: gradPacked }, {
-      context: layers,
-      packing,
-    });
-    gatherRowsBackward(commands, { gradOut: gradPacked, packing, gradX: gradState });
-    selectBackward(
-      commands,
-      { selection, state: before, weight: routers[r]!, gradWeight: gradRouters[r]!, gradState },
-      { router },
-    );
+  const { config, weights, layers, decisions, steps, expert } = recursion;
+  const { gradients, blocks, gradState } = grads;
+  const before = (r: number): Tensor => {
+    const previous = steps[r - 1];
+    return previous ? previous.stateAfter ?? previous.block.activations.at(-1)!.out : state;
+  };
+  if (decisions.kind === "none") {
+    for (let r = steps.length - 1; r >= 0; r--) {
+      const { block: run, packing } = steps[r]!;
+      layersBackward(commands, { x: before(r), run, gradients: blocks[r]!, gradState }, {
+        context: layers,
+        packing,
+      });
+    }
+    return;
   }
+  const { gating } = config.router!;
+  if (decisions.kind === "expert_choice") {
+    for (let r = steps.length - 1; r >= 0; r--) {
+      const selection = decisions.selections[r]!;
+      stepBackward(commands, { ...grads, state: before(r), ...selection }, { recursion, index: r, gating });
+      selectBackward(commands, {
+        selection,
+        state: before(r),
+        routers: routersOf(weights, r),
+        gradients: routersOf(gradients, r),
+        gradState,
+      }, expert);
+    }
+    return;
+  }
+  const { decision, gradDeep } = decisions;
+  const { full: packing, gates, gradGates } = decision;
+  scatterRowsBackward(commands, {
+    x: state,
+    z: before(steps.length),
+    gates,
+    packing,
+    gradState,
+    gradZ: gradDeep,
+    gradGates,
+  }, { gating });
+  for (let r = steps.length - 1; r >= 0; r--) {
+    stepBackward(commands, {
+      ...grads,
+      gradState: gradDeep,
+      state: before(r),
+      gates,
+      gradGates: decision.unusedGradGates,
+    }, { recursion, index: r, gating: "replace" });
+  }
+  gatherRowsBackward(commands, { gradOut: gradDeep, packing, gradX: gradState });
+  depthBackward(commands, {
+    decision,
+    state,
+    weights: weights.routers[0]!,
+    gradients: gradients.routers[0]!,
+    gradState,
+  }, { config, lossScale });
+}
+
+function stepBackward(
+  commands: Commands,
+  { state, gates, gradGates, gradState, gradPacked, blocks }: RecursionGradients & {
+    state: Tensor;
+    gates: Tensor;
+    gradGates: Tensor;
+  },
+  { recursion: { steps, layers }, index, gating }: { recursion: Recursion; index: number; gating: Gating },
+): void {
+  const { packing, gathered, block: run } = steps[index]!;
+  const z = run.activations.at(-1)!.out;
+  scatterRowsBackward(commands, { x: state, z, gates, packing, gradState, gradZ: gradPacked, gradGates }, {
+    gating,
+  });
+  layersBackward(commands, {
+    x: gathered ?? state,
+    run,
+    gradients: blocks[index]!,
+    gradState: gradPacked,
+  }, { context: layers, packing });
+  gatherRowsBackward(commands, { gradOut: gradPacked, packing, gradX: gradState });
 }

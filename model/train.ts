@@ -6,18 +6,26 @@
  */
 import { setImmediate } from "node:timers";
 import type { GpuDevice } from "../gpu/device.ts";
-import { createCheckpointFolder, loadTraining, readTrainingState, saveTraining } from "./checkpoint.ts";
+import {
+  createCheckpointFolder,
+  loadTraining,
+  readConfig,
+  readTrainingState,
+  saveTraining,
+} from "./checkpoint.ts";
 import { ConfigError, type ModelConfig } from "./config.ts";
 import { modelConfigToJson } from "./config_file.ts";
 import { type Dataset, evaluationBatches, trainingBatch, windowCount } from "./dataset.ts";
 import { type Evaluation, Evaluator } from "./evaluate.ts";
 import type { OptimizerSettings } from "./optimizer.ts";
-import type { ParameterViews } from "./parameters.ts";
+import type { ParameterViews } from "./parameter_layout.ts";
 import { learningRateAt, type Schedule } from "./schedule.ts";
+import { initializeFrom, type InitMethod } from "./initialize_from.ts";
+import type { RouterHealth } from "./router_health.ts";
 import {
   allocateTraining,
   type LossTerms,
-  prescribedDepthFractions,
+  type RouterWarmup,
   type StepShape,
   type TrainingBuffers,
   TrainingPrograms,
@@ -29,6 +37,7 @@ export interface TrainSettings {
   readonly shape: StepShape;
   readonly schedule: Schedule;
   readonly optimizer: OptimizerSettings;
+  readonly routerWarmup: RouterWarmup;
   readonly seed: number;
   /** Fraction of the text held out. */
   readonly validationFraction: number;
@@ -54,7 +63,8 @@ export interface StepReport {
   readonly losses: LossTerms;
   readonly learningRate: number;
   readonly gradNorm: number;
-  readonly depthFractions: readonly number[] | null;
+  /** Null without a router. */
+  readonly health: RouterHealth | null;
   /** Held-out loss, when this step evaluated. */
   readonly evaluation: Evaluation | null;
 }
@@ -80,6 +90,8 @@ export interface TrainOptions {
   readonly folder: string;
   /** Continue the run in the folder instead of starting one. */
   readonly resume: boolean;
+  /** A checkpoint whose weights a new run starts from, and how its layers map; null for random weights. */
+  readonly init: { readonly folder: string; readonly method: InitMethod } | null;
   /** The caller's own settings, as JSON: kept with the run for whoever resumes it. */
   readonly flags: string;
   /** Stop, after saving, at the next step's end. */
@@ -107,18 +119,24 @@ export async function* train(device: GpuDevice, options: TrainOptions): AsyncGen
   const { shape, schedule, seed } = settings;
   const sequences = cadence.evaluateEvery > 0 ? evaluationSequences(dataset, settings) : 0;
   const start = options.resume ? await resumedStep(options) : 0;
-  const buffers = allocateTraining(device, { config, shape, evaluationSequences: sequences });
+  const warmup = settings.routerWarmup;
+  const buffers = allocateTraining(device, { config, shape, warmup, evaluationSequences: sequences });
   const { layout, weights, optimizer } = buffers;
   if (options.resume) {
     await loadTraining(device, { folder, layout, weights, optimizer, step: start });
   } else {
-    initializeWeights(device, { layout, weights, seed });
+    await startWeights(device, { buffers, options });
     await createCheckpointFolder(folder, config);
   }
   yield { kind: "started", step: start, weights };
-  const programs = new TrainingPrograms(device, { config, shape, buffers, settings: settings.optimizer });
+  const programs = new TrainingPrograms(device, {
+    config,
+    shape,
+    buffers,
+    settings: settings.optimizer,
+    warmup,
+  });
   const evaluate = evaluation(device, { buffers, options });
-  const depthFractions = prescribedDepthFractions(config, { tokens: shape.sequenceLength });
   const last = Math.min(schedule.steps, cadence.stopAfter);
   const batchTokens = shape.batchSize * shape.sequenceLength * shape.gradientAccumulation;
   let saved = start;
@@ -142,7 +160,7 @@ export async function* train(device: GpuDevice, options: TrainOptions): AsyncGen
         }),
     );
     const learningRate = learningRateAt(schedule, step);
-    const { losses, gradNorm } = await programs.step(batches, { learningRate, step, seed });
+    const { losses, gradNorm, health } = await programs.step(batches, { learningRate, step, seed });
     const done = step + 1;
     checkFinite({ losses, gradNorm, step: done, saved, folder });
     const isEvaluated = evaluate !== null && (done % cadence.evaluateEvery === 0 || done === last);
@@ -153,7 +171,7 @@ export async function* train(device: GpuDevice, options: TrainOptions): AsyncGen
       losses,
       learningRate,
       gradNorm,
-      depthFractions,
+      health,
       evaluation: isEvaluated ? await evaluate() : null,
     };
     if (done === last || done % cadence.saveEvery === 0 || signal.aborted) {
@@ -188,7 +206,7 @@ function evaluation(
   const evaluator = new Evaluator(device, { config, weights, workspace });
   return () =>
     evaluator.run(evaluationBatches(dataset.validation, {
-      batchSize: workspace.shape.sequences,
+      batchSize: workspace.shape.lengths.length,
       sequenceLength: settings.shape.sequenceLength,
       maximumBatches: cadence.evaluationBatches,
     }));
@@ -209,6 +227,23 @@ function checkFinite(
     `Training stopped at step ${step}: loss ${losses.total}, gradient norm ${gradNorm}, wanted finite numbers; ` +
       `${kept}; lower --learning-rate`,
   );
+}
+
+/** Random weights, or those that another checkpoint gives. */
+async function startWeights(
+  device: GpuDevice,
+  { buffers: { layout, weights }, options: { init, settings: { seed } } }: {
+    buffers: TrainingBuffers;
+    options: TrainOptions;
+  },
+): Promise<void> {
+  if (init === null) {
+    initializeWeights(device, { layout, weights, seed });
+    return;
+  }
+  const sourceConfig = await readConfig(init.folder);
+  const { folder: source, method } = init;
+  await initializeFrom(device, { layout, weights, source, sourceConfig, method, seed });
 }
 
 /** What a resumed run must have in common with the saved one. */

@@ -6,7 +6,7 @@ import { type Allocator, type MemoryLedger, planAllocator } from "../gpu/memory.
 import { MemoryError } from "../gpu/errors.ts";
 import { readTensor, readTensors } from "../gpu/readback.ts";
 import { writeTensor } from "../gpu/tensor.ts";
-import { type ExpertChoiceConfig, keptTokens, type ModelConfig } from "./config.ts";
+import { capacityWarmup, type ModelConfig } from "./config.ts";
 import type { Batch } from "./dataset.ts";
 import { auxiliaryCoefficient, zCoefficient } from "./expert_choice.ts";
 import {
@@ -16,10 +16,13 @@ import {
   optimizerUpdate,
   writeStep,
 } from "./optimizer.ts";
-import { ParameterLayout, type ParameterViews } from "./parameters.ts";
+import { ParameterLayout, type ParameterViews } from "./parameter_layout.ts";
 import { hash } from "./random.ts";
+import { healthTensors, type RouterHealth, routerHealth } from "./router_health.ts";
+import { writeKept } from "./selection.ts";
+import { balancingCoefficient, depthBiasUpdate, depthZCoefficient } from "./token_choice.ts";
 import { transformerBackward, transformerForward, transformerLosses } from "./transformer.ts";
-import { allocateWorkspace, type Workspace } from "./workspace.ts";
+import { allocateWorkspace, LOSS_SLOTS, type Workspace } from "./workspace.ts";
 
 /** Sizes of a step. */
 export interface StepShape {
@@ -28,6 +31,16 @@ export interface StepShape {
   /** Batches whose gradients are added before an update. */
   readonly gradientAccumulation: number;
 }
+
+/** Updates at a run's start that route otherwise; 0 is none. */
+export interface RouterWarmup {
+  /** Expert choice: capacities come down from 1 over these steps (paper, appendix). */
+  readonly capacity: number;
+  /** Token choice: every token runs all recursions, and the balancing bias stays 0, for these steps. */
+  readonly balancing: number;
+}
+
+export const NO_WARMUP: RouterWarmup = { capacity: 0, balancing: 0 };
 
 /** All GPU memory of a run besides settings and staging. */
 export interface TrainingBuffers {
@@ -40,10 +53,13 @@ export interface TrainingBuffers {
   readonly evaluation: Workspace | null;
 }
 
-/** Loss terms by name: means over tokens (ce) or candidates (the others), nats. */
+/** Loss terms by name: means over tokens, or over candidates of expert choice; nats, before their coefficients. */
 export interface LossTerms {
   readonly ce: number;
+  /** Expert choice. */
   readonly auxiliary: number | null;
+  /** Token choice. */
+  readonly balancing: number | null;
   readonly z: number | null;
   /** What is differentiated: ce + coefficient * each other term. */
   readonly total: number;
@@ -55,9 +71,10 @@ const MAX_ROWS = 2 ** 26;
 /** @throws MemoryError when it does not fit the allocator's budget or limits. */
 export function allocateTraining(
   device: Allocator,
-  { config, shape, evaluationSequences }: {
+  { config, shape, warmup = NO_WARMUP, evaluationSequences }: {
     config: ModelConfig;
     shape: StepShape;
+    warmup?: RouterWarmup;
     evaluationSequences: number;
   },
 ): TrainingBuffers {
@@ -76,11 +93,22 @@ export function allocateTraining(
     optimizer: allocateOptimizer(device, layout),
     workspace: allocateWorkspace(device, {
       config,
-      shape: { sequences, tokens, routing: "top-k", backward: true, head: "all" },
+      shape: {
+        lengths: new Array<number>(sequences).fill(tokens),
+        routing: "top-k",
+        backward: true,
+        head: "all",
+        movingCapacity: warmup.capacity > 0,
+      },
     }),
     evaluation: evaluationSequences === 0 ? null : allocateWorkspace(device, {
       config,
-      shape: { sequences: evaluationSequences, tokens, routing: "causal", backward: false, head: "all" },
+      shape: {
+        lengths: new Array<number>(evaluationSequences).fill(tokens),
+        routing: "causal",
+        backward: false,
+        head: "all",
+      },
     }),
   };
 }
@@ -97,6 +125,8 @@ export interface StepResult {
   readonly losses: LossTerms;
   /** Before clipping. */
   readonly gradNorm: number;
+  /** Null without a router. */
+  readonly health: RouterHealth | null;
 }
 
 /** Recorded programs over the buffers. */
@@ -105,6 +135,7 @@ export class TrainingPrograms {
   readonly buffers: TrainingBuffers;
   readonly #config: ModelConfig;
   readonly #settings: OptimizerSettings;
+  readonly #warmup: RouterWarmup;
   /** Clears what a step adds up. */
   readonly begin: Commands;
   /** Forward and backward of one batch. */
@@ -113,29 +144,37 @@ export class TrainingPrograms {
 
   constructor(
     device: GpuDevice,
-    { config, shape, buffers, settings }: {
+    { config, shape, buffers, settings, warmup = NO_WARMUP }: {
       config: ModelConfig;
       shape: StepShape;
       buffers: TrainingBuffers;
       settings: OptimizerSettings;
+      warmup?: RouterWarmup;
     },
   ) {
     this.device = device;
     this.buffers = buffers;
     this.#config = config;
     this.#settings = settings;
+    this.#warmup = warmup;
     const { layout, weights, gradients, optimizer, workspace } = buffers;
     this.begin = new Commands(device, "begin step");
     this.begin.clear(gradients.flat);
     this.begin.clear(workspace.losses);
+    this.begin.clear(workspace.agreements);
+    const { decisions } = workspace;
+    if (decisions.kind === "token_choice") this.begin.clear(decisions.decision.totals);
     this.batch = new Commands(device, "forward and backward");
     const pass = { config, weights, workspace };
     const lossScale = 1 / shape.gradientAccumulation;
-    const finalState = transformerForward(this.batch, pass, { lossScale });
+    const finalState = transformerForward(this.batch, pass);
     transformerLosses(this.batch, pass, { lossScale, gradient: true });
-    transformerBackward(this.batch, pass, { gradients, finalState });
+    transformerBackward(this.batch, pass, { gradients, finalState, lossScale });
     this.update = new Commands(device, "optimizer");
     optimizerUpdate(this.update, { weights, gradients, state: optimizer }, { layout, settings });
+    if (decisions.kind === "token_choice" && weights.routerBias) {
+      depthBiasUpdate(this.update, { ...decisions, bias: weights.routerBias }, { config });
+    }
   }
 
   /** Uploads a batch, and the seed of the random router. */
@@ -157,8 +196,16 @@ export class TrainingPrograms {
     const { optimizer, workspace } = this.buffers;
     writeStep(this.device, optimizer, { learningRate, step, betas: this.#settings.betas });
     this.#run(batches, { step, seed, end: [this.update] });
-    const [losses, norm] = await readTensors(this.device, [workspace.losses, optimizer.norm]);
-    return { losses: lossTerms(this.#config, losses!), gradNorm: norm![0]! };
+    const [losses, norm, ...health] = await readTensors(this.device, [
+      workspace.losses,
+      optimizer.norm,
+      ...healthTensors(workspace),
+    ]);
+    return {
+      losses: lossTerms(this.#config, losses!),
+      gradNorm: norm![0]!,
+      health: routerHealth(health, workspace),
+    };
   }
 
   /** The loss of a step's batches with the weights as they are now; no weight or moment changes. */
@@ -174,6 +221,7 @@ export class TrainingPrograms {
     batches: readonly Batch[],
     { step, seed, end }: { step: number; seed: number; end: readonly Commands[] },
   ): void {
+    this.#warmUp(step);
     batches.forEach((batch, i) => {
       this.load(batch, { seed: hash(`${seed} ${step} ${i}`) });
       const programs = [this.batch];
@@ -182,35 +230,33 @@ export class TrainingPrograms {
       submit(this.device, programs);
     });
   }
+
+  /** Sets what the routers' warm-up changes from step to step. */
+  #warmUp(step: number): void {
+    const { decisions, shape } = this.buffers.workspace;
+    if (decisions.kind === "expert_choice" && shape.movingCapacity) {
+      const warmup = capacityWarmup(step, { steps: this.#warmup.capacity });
+      writeKept(this.device, decisions.selections, { config: this.#config, shape, warmup });
+    }
+    if (decisions.kind === "token_choice" && this.#warmup.balancing > 0) {
+      const forced = step < this.#warmup.balancing ? this.#config.recursion!.numRecursions : 0;
+      writeTensor(this.device, decisions.decision.forced, Uint32Array.of(forced));
+    }
+  }
 }
 
 /** The loss terms that a configuration has, from their sums on the device. */
 export function lossTerms({ router }: ModelConfig, sums: ArrayLike<number>): LossTerms {
-  const [ce, auxiliary, z] = [sums[0]!, sums[1]!, sums[2]!];
-  if (router?.kind !== "expert_choice") return { ce, auxiliary: null, z: null, total: ce };
-  return {
-    ce,
-    auxiliary,
-    z,
-    total: ce + auxiliaryCoefficient(router) * auxiliary + zCoefficient(router) * z,
-  };
-}
-
-/**
- * Fraction of the tokens with each depth, 0 recursion steps first: what the capacities of expert choice prescribe.
- * Null without a router.
- */
-export function prescribedDepthFractions(
-  config: ModelConfig,
-  { tokens }: { tokens: number },
-): number[] | null {
-  if (config.router?.kind !== "expert_choice") return null;
-  const router: ExpertChoiceConfig = config.router;
-  const kept = keptTokens(router, { numRecursions: config.recursion!.numRecursions, tokens });
-  return depthFractions(kept, { tokens });
-}
-
-/** From tokens that take part in each step to the fraction with each depth. */
-export function depthFractions(active: readonly number[], { tokens }: { tokens: number }): number[] {
-  return [tokens, ...active].map((count, r) => (count - (active[r] ?? 0)) / tokens);
+  const [ce, z] = [sums[LOSS_SLOTS.ce]!, sums[LOSS_SLOTS.z]!];
+  if (router?.kind === "expert_choice") {
+    const auxiliary = sums[LOSS_SLOTS.auxiliary]!;
+    const total = ce + auxiliaryCoefficient(router) * auxiliary + zCoefficient(router) * z;
+    return { ce, auxiliary, balancing: null, z, total };
+  }
+  if (router?.kind === "token_choice") {
+    const balancing = sums[LOSS_SLOTS.balancing]!;
+    const total = ce + balancingCoefficient(router) * balancing + depthZCoefficient(router) * z;
+    return { ce, auxiliary: null, balancing, z, total };
+  }
+  return { ce, auxiliary: null, balancing: null, z: null, total: ce };
 }

@@ -12,17 +12,14 @@ import { linear, linearBackwardInput, linearBackwardWeight } from "../gpu/kernel
 import { rmsNorm, rmsNormBackward } from "../gpu/kernels/rms_norm.ts";
 import { sum } from "../gpu/kernels/sum.ts";
 import type { Tensor } from "../gpu/tensor.ts";
-import type { ExpertChoiceConfig, ModelConfig } from "./config.ts";
-import { layerRoles, type ParameterViews } from "./parameters.ts";
-import {
-  type LayerRun,
-  layersBackward,
-  layersForward,
-  recursionBackward,
-  type RecursionContext,
-  recursionForward,
-  type RecursionStep,
-} from "./recursion.ts";
+import { type LayerRun, layersBackward, layersForward } from "./block.ts";
+import type { ModelConfig } from "./config.ts";
+import { selectLosses } from "./expert_choice.ts";
+import { placeRows } from "./kv_cache.ts";
+import type { LayerViews, ParameterViews } from "./parameter_layout.ts";
+import { layerPlan } from "./parameters.ts";
+import { type Recursion, recursionBackward, recursionForward } from "./recursion.ts";
+import { depthLosses } from "./token_choice.ts";
 import { LOSS_SLOTS, type Workspace } from "./workspace.ts";
 
 /** A model's weights together with the buffers of a pass. */
@@ -32,64 +29,56 @@ export interface Pass {
   readonly workspace: Workspace;
 }
 
-/** The layers around and inside the recursion, as runs over the workspace's activations. */
-interface Stages {
-  readonly first: LayerRun;
-  readonly blocks: readonly LayerRun[];
-  readonly last: LayerRun;
+/** The layers of a model in the order in which they run, each part with its weights (or their gradients). */
+function layersOf(
+  config: ModelConfig,
+  { layers }: ParameterViews,
+): { first: LayerViews[]; steps: LayerViews[][]; last: LayerViews[] } {
+  const plan = layerPlan(config);
+  const views = (unique: readonly number[]): LayerViews[] => unique.map((u) => layers[u]!);
+  return { first: views(plan.first), steps: plan.steps.map(views), last: views(plan.last) };
 }
 
-function stages({ config, weights, workspace }: Pass): Stages {
-  const roles = layerRoles(config);
-  const views = (layers: readonly number[]): LayerRun["weights"] => layers.map((u) => weights.layers[u]!);
+/** The parts of a pass: layers before the recursion, the recursion, layers after it. */
+function partsOf({ config, weights, workspace }: Pass): {
+  first: LayerRun;
+  recursion: Recursion;
+  last: LayerRun;
+} {
+  const { first, steps, last } = layersOf(config, weights);
+  const { shape, seed, layers, decisions, cache } = workspace;
   return {
-    first: { weights: views(roles.first), activations: workspace.first },
-    blocks: workspace.steps.map(({ layers }) => ({ weights: views(roles.block), activations: layers })),
-    last: { weights: views(roles.last), activations: workspace.last },
+    first: { ...workspace.first, weights: first },
+    recursion: {
+      config,
+      weights,
+      layers,
+      decisions,
+      cache,
+      expert: { config, shape, seed },
+      steps: workspace.steps.map(({ packing, gathered, stateAfter, ...buffers }, r) => ({
+        packing,
+        gathered,
+        stateAfter,
+        block: { ...buffers, weights: steps[r]! },
+      })),
+    },
+    last: { ...workspace.last, weights: last },
   };
 }
 
-function recursionSteps({ workspace }: Pass, blocks: readonly LayerRun[]): RecursionStep[] {
-  return workspace.selections.map((selection, r) => {
-    const { gathered, stateAfter } = workspace.steps[r]!;
-    return { selection, gathered: gathered!, stateAfter: stateAfter!, block: blocks[r]! };
-  });
-}
-
-function recursionContext({ config, workspace }: Pass): RecursionContext {
-  return {
-    layers: workspace.layers,
-    router: config.router as ExpertChoiceConfig,
-    recursion: config.recursion!,
-    sequences: workspace.shape.sequences,
-    seed: workspace.seed,
-  };
-}
-
-/**
- * Records ids -> logits. The last layer's output, (B * T, C), is returned.
- *
- * @param lossScale Records the routers' losses and their gradients, times this; null leaves them out.
- */
-export function transformerForward(
-  commands: Commands,
-  pass: Pass,
-  { lossScale }: { lossScale: number | null },
-): Tensor {
+/** Records ids -> logits. The last layer's output, (B * T, C), is returned. */
+export function transformerForward(commands: Commands, pass: Pass): Tensor {
   const { config, weights, workspace } = pass;
-  const { layers: context, full, ids, embedded } = workspace;
-  const { first, blocks, last } = stages(pass);
+  const { layers: context, full, ids, embedded, cache } = workspace;
+  const { first, recursion, last } = partsOf(pass);
+  const everyToken = { context, packing: full };
 
   embedding(commands, { ids, weight: weights.embedding, out: embedded }, { rows: full.rows });
-  let state = layersForward(commands, { x: embedded, run: first }, { context, packing: full });
-  if (config.router) {
-    const steps = recursionSteps(pass, blocks);
-    const routing = { context: recursionContext(pass), lossScale };
-    state = recursionForward(commands, { state, steps, routers: weights.routers }, routing);
-  } else {
-    for (const run of blocks) state = layersForward(commands, { x: state, run }, { context, packing: full });
-  }
-  state = layersForward(commands, { x: state, run: last }, { context, packing: full });
+  if (cache) placeRows(commands, cache, { packing: full });
+  const before = layersForward(commands, { x: embedded, run: first }, everyToken);
+  const after = recursionForward(commands, recursion, before);
+  const state = layersForward(commands, { x: after, run: last }, everyToken);
 
   const { headPacking, headState, normed, rrms, logits } = workspace;
   if (headState) gatherRows(commands, { x: state, packing: headPacking, out: headState });
@@ -102,14 +91,14 @@ export function transformerForward(
 
 /**
  * Records the loss terms into `workspace.losses`, added to what is there: mean cross-entropy, and the routers' losses
- * summed over steps. With a gradient scale the logits turn into their gradient.
+ * summed over steps. With `gradient` the logits turn into their gradient.
  */
 export function transformerLosses(
   commands: Commands,
   { config, workspace }: Pass,
   { lossScale, gradient }: { lossScale: number; gradient: boolean },
 ): void {
-  const { logits, targets, tokenLosses, losses, headPacking: { rows }, selections } = workspace;
+  const { logits, targets, tokenLosses, losses, headPacking: { rows }, decisions, shape } = workspace;
   const scale = lossScale / rows.maximum;
   const gradientScale = gradient ? scale : null;
   crossEntropy(commands, { logits, targets, losses: tokenLosses }, {
@@ -118,41 +107,51 @@ export function transformerLosses(
     gradientScale,
   });
   sum(commands, { values: tokenLosses, out: losses }, { rows, slot: LOSS_SLOTS.ce, scale, accumulate: true });
-  for (const { candidates, auxiliaryLosses, squaredLogits } of selections) {
-    const settings = { rows: candidates.rows, scale: lossScale / candidates.rows.maximum, accumulate: true };
-    sum(commands, { values: auxiliaryLosses, out: losses }, { ...settings, slot: LOSS_SLOTS.auxiliary });
-    sum(commands, { values: squaredLogits, out: losses }, { ...settings, slot: LOSS_SLOTS.z });
+  if (decisions.kind === "token_choice") {
+    depthLosses(commands, { decision: decisions.decision, losses }, {
+      config,
+      scale: lossScale,
+      slots: LOSS_SLOTS,
+    });
+  }
+  // Causal routing has no kept and dropped candidates that expert choice's losses could compare.
+  if (decisions.kind !== "expert_choice" || shape.routing === "causal") return;
+  for (const selection of decisions.selections) {
+    selectLosses(commands, selection, { config, scale: lossScale });
+    const { step, candidates, auxiliaryLosses, squaredLogits, agreements } = selection;
+    const settings = { rows: candidates.rows, scale: lossScale, accumulate: true };
+    const mean = { ...settings, mean: true };
+    sum(commands, { values: auxiliaryLosses, out: losses }, { ...mean, slot: LOSS_SLOTS.auxiliary });
+    sum(commands, { values: squaredLogits, out: losses }, { ...mean, slot: LOSS_SLOTS.z });
+    sum(commands, { values: agreements, out: workspace.agreements }, { ...settings, slot: step });
   }
 }
 
 /**
- * Records the backward pass. The workspace's logits hold their gradient; gradients of weights are added to, so those
- * of a shared block sum over its recursions.
+ * Records the backward pass, after `transformerLosses` has left the gradient of the logits in their place. Gradients of
+ * weights are added to, so those of a shared block sum over its recursions.
  *
  * @param finalState What `transformerForward` returned.
  */
 export function transformerBackward(
   commands: Commands,
   pass: Pass,
-  { gradients, finalState }: { gradients: ParameterViews; finalState: Tensor },
+  { gradients, finalState, lossScale }: {
+    gradients: ParameterViews;
+    finalState: Tensor;
+    lossScale: number;
+  },
 ): void {
-  const { weights, workspace } = pass;
-  const { layers: context, full, ids, embedded, gradState, gradPacked, selections } = workspace;
-  const { first, blocks, last } = stages(pass);
+  const { config, weights, workspace } = pass;
+  const { layers: context, full, ids, embedded, gradState, gradPacked, logits, normed } = workspace;
+  const { first, recursion, last } = partsOf(pass);
   const { rows } = full;
-  const gradViews = stages({ ...pass, weights: gradients });
+  const everyToken = { context, packing: full };
+  const layerGradients = layersOf(config, gradients);
 
   const gradNormed = context.scratch.branch;
-  linearBackwardInput(commands, { gradOut: workspace.logits, weight: weights.head, gradX: gradNormed }, {
-    rows,
-  });
-  linearBackwardWeight(commands, {
-    gradOut: workspace.logits,
-    x: workspace.normed,
-    gradWeight: gradients.head,
-  }, {
-    rows,
-  });
+  linearBackwardInput(commands, { gradOut: logits, weight: weights.head, gradX: gradNormed }, { rows });
+  linearBackwardWeight(commands, { gradOut: logits, x: normed, gradWeight: gradients.head }, { rows });
   rmsNormBackward(commands, {
     x: finalState,
     weight: weights.norm,
@@ -162,41 +161,35 @@ export function transformerBackward(
     gradWeight: gradients.norm,
   }, { rows, accumulate: false });
 
-  const blockOutput = workspace.steps.at(-1)?.layers.at(-1)?.out;
   const beforeRecursion = first.activations.at(-1)?.out ?? embedded;
-  const afterRecursion = workspace.steps.at(-1)?.stateAfter ?? blockOutput ?? beforeRecursion;
   layersBackward(commands, {
-    x: afterRecursion,
+    x: stateAfterRecursion(recursion) ?? beforeRecursion,
     run: last,
-    gradients: gradViews.last.weights,
+    gradients: layerGradients.last,
     gradState,
-  }, { context, packing: full });
-  const blockGradients = gradViews.blocks[0]?.weights ?? [];
-  if (selections.length > 0) {
-    recursionBackward(commands, {
-      state: beforeRecursion,
-      steps: recursionSteps(pass, blocks),
-      routers: weights.routers,
-      gradRouters: gradients.routers,
-      gradients: blockGradients,
-      gradState,
-      gradPacked,
-    }, { context: recursionContext(pass) });
-  } else {
-    for (let r = blocks.length - 1; r >= 0; r--) {
-      const x = r > 0 ? blocks[r - 1]!.activations.at(-1)!.out : beforeRecursion;
-      layersBackward(commands, { x, run: blocks[r]!, gradients: blockGradients, gradState }, {
-        context,
-        packing: full,
-      });
-    }
-  }
-  layersBackward(commands, { x: embedded, run: first, gradients: gradViews.first.weights, gradState }, {
-    context,
-    packing: full,
+  }, everyToken);
+  recursionBackward(commands, recursion, {
+    state: beforeRecursion,
+    lossScale,
+    gradients,
+    blocks: layerGradients.steps,
+    gradState,
+    gradPacked,
   });
+  layersBackward(
+    commands,
+    { x: embedded, run: first, gradients: layerGradients.first, gradState },
+    everyToken,
+  );
   const { tokenOrder: order, tokenStarts: starts } = workspace;
   embeddingBackward(commands, { ids, order, starts, gradOut: gradState, gradWeight: gradients.embedding }, {
     rows,
   });
+}
+
+/** What `recursionForward` returned; null for a model without recursion. */
+function stateAfterRecursion({ decisions, steps }: Recursion): Tensor | null {
+  if (decisions.kind === "token_choice") return decisions.exit;
+  const step = steps.at(-1);
+  return step ? step.stateAfter ?? step.block.activations.at(-1)!.out : null;
 }

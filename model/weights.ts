@@ -2,7 +2,8 @@
 import type { GpuDevice } from "../gpu/device.ts";
 import { readTensor } from "../gpu/readback.ts";
 import { elementCount, type Tensor, viewTensor, writeTensor } from "../gpu/tensor.ts";
-import type { ParameterLayout, ParameterSpec, ParameterViews } from "./parameters.ts";
+import type { ParameterLayout, ParameterViews } from "./parameter_layout.ts";
+import type { ParameterSpec } from "./parameters.ts";
 import { fillNormal, uniform } from "./random.ts";
 import type { SafetensorsFile, TensorSource } from "./safetensors.ts";
 
@@ -12,13 +13,13 @@ export function parameterTensor(layout: ParameterLayout, { flat }: ParameterView
   return viewTensor(flat, { start, shape: spec.shape, label: name });
 }
 
-/** Fresh weights: matrices N(0, initializer_range), norms 1. Each weight has a random stream of its own. */
+/** Fresh weights: matrices N(0, initializer_range), norms 1, a bias 0. Each weight has a random stream of its own. */
 export function initializeWeights(
   device: GpuDevice,
   { layout, weights, seed }: { layout: ParameterLayout; weights: ParameterViews; seed: number },
 ): void {
   for (const { spec } of layout.places.values()) {
-    const data = new Float32Array(elementCount(spec.shape)).fill(1);
+    const data = new Float32Array(elementCount(spec.shape)).fill(spec.kind === "norm" ? 1 : 0);
     if (spec.kind === "matrix") {
       fillNormal(data, { next: uniform(seed, spec.name), scale: layout.config.initializerRange });
     }

@@ -5,43 +5,48 @@
 import { ropeTable } from "../gpu/kernels/rope.ts";
 import type { Allocator } from "../gpu/memory.ts";
 import { fixedPacking, fullPacking, type Packing } from "../gpu/packing.ts";
-import { type Rows, staticRows } from "../gpu/rows.ts";
-import { createTensor, type Dtype, type Tensor } from "../gpu/tensor.ts";
+import { createTensor, type Dtype, type Tensor, viewTensor } from "../gpu/tensor.ts";
+import type { LayerBuffers } from "./block.ts";
 import { ConfigError, type ModelConfig } from "./config.ts";
-import { allocateSelections, type Routing } from "./expert_choice.ts";
+import { allocateCachePass, type CachePass, type KvCache } from "./kv_cache.ts";
 import {
   allocateLayerActivations,
   allocateLayerScratch,
   type LayerActivations,
   type LayerContext,
-} from "./layer.ts";
-import { layerRoles, paddedVocabSize } from "./parameters.ts";
+  type LayerKeys,
+  type SharedKeys,
+} from "./layer_buffers.ts";
+import { layerPlan, paddedVocabSize } from "./parameters.ts";
+import type { Decisions } from "./recursion.ts";
+import { allocateExpertSelections, type Routing, type SelectionShape } from "./selection.ts";
+import { allocateDepthDecision } from "./token_choice.ts";
 
 /** The batch and the purpose that a workspace is made for. */
 export interface WorkspaceShape {
-  /** B. */
-  readonly sequences: number;
-  /** T, at most: see `setLength` in generate.ts. */
-  readonly tokens: number;
+  /** Tokens of each sequence; of a cached pass, rows that follow what the cache holds. */
+  readonly lengths: readonly number[];
   readonly routing: Routing;
   /** Keep what the backward pass needs; otherwise one set of activations serves all layers. */
   readonly backward: boolean;
   /** Rows that get logits: all of them, or one chosen row. */
   readonly head: "all" | "one";
+  /** Whether capacities change from pass to pass (capacity warm-up); not unless told. */
+  readonly movingCapacity?: boolean;
+  /** Keys and values of earlier tokens, to go on from; a pass over whole sequences has none. */
+  readonly cache?: KvCache | null;
 }
 
-/** Activations of the recursion, for each way that a step can go. */
-export interface StepBuffers {
-  /** Activations of the block's layers. */
-  readonly layers: readonly LayerActivations[];
-  /** Mixture-of-Recursions only. */
+/** Buffers of one recursion step. */
+export interface StepBuffers extends LayerBuffers {
+  readonly packing: Packing;
   readonly gathered: Tensor | null;
   readonly stateAfter: Tensor | null;
 }
 
 /** Buffers of a pass; M = B * T rows, C hidden size, Vp padded vocabulary. */
 export interface Workspace {
-  readonly shape: WorkspaceShape;
+  readonly shape: SelectionShape;
   readonly layers: LayerContext;
   readonly full: Packing;
   /** (M) u32. */
@@ -52,10 +57,11 @@ export interface Workspace {
   readonly tokenStarts: Tensor;
   /** (M, C) */
   readonly embedded: Tensor;
-  readonly first: readonly LayerActivations[];
+  readonly first: LayerBuffers;
   readonly steps: readonly StepBuffers[];
-  readonly selections: ReturnType<typeof allocateSelections>;
-  readonly last: readonly LayerActivations[];
+  readonly decisions: Decisions;
+  readonly last: LayerBuffers;
+  readonly cache: CachePass | null;
   /** The rows that get logits, and their states (head rows, C) when they are not all. */
   readonly headPacking: Packing;
   readonly headState: Tensor | null;
@@ -66,8 +72,8 @@ export interface Workspace {
   readonly tokenLosses: Tensor;
   /** (LOSS_SLOTS) sums of the loss terms. */
   readonly losses: Tensor;
-  /** One row, for kernels that sum scalars. */
-  readonly oneRow: Rows;
+  /** (R): candidates of each step whose logit agrees with top-k, summed like the losses. */
+  readonly agreements: Tensor;
   /** (1) u32: seed of the random router. */
   readonly seed: Tensor;
   /** (M, C): gradients of the state, of packed rows inside the recursion, of the normed final state. */
@@ -76,69 +82,43 @@ export interface Workspace {
 }
 
 /** Places in `losses`. */
-export const LOSS_SLOTS = { ce: 0, auxiliary: 1, z: 2 } as const;
-
-/** @throws ConfigError for a configuration whose semantics this version does not have. */
-export function checkSupported({ recursion, router, kvCache }: ModelConfig): void {
-  function refuse(what: string): never {
-    throw new ConfigError(`Cannot run this model: ${what} is not part of this version`);
-  }
-  if (recursion && !/cycle$/.test(recursion.sharing)) refuse(`recursion.sharing ${recursion.sharing}`);
-  if (router?.kind === "token_choice") refuse("router.kind token_choice");
-  if (router?.architecture === "mlp") refuse("router.architecture mlp");
-  if (router?.kind === "expert_choice" && router.auxiliary === "router") refuse("router.auxiliary router");
-  if (recursion && kvCache === "shared") refuse("kv_cache shared");
-}
+export const LOSS_SLOTS = { ce: 0, auxiliary: 1, balancing: 2, z: 3 } as const;
 
 /**
- * @throws ConfigError for a sequence longer than the model's positions, or an unsupported configuration; MemoryError
- * when it does not fit.
+ * @throws ConfigError for a sequence longer than the model's positions; MemoryError when it does not fit.
  */
 export function allocateWorkspace(
   device: Allocator,
-  { config, shape }: { config: ModelConfig; shape: WorkspaceShape },
+  { config, shape: wanted }: { config: ModelConfig; shape: WorkspaceShape },
 ): Workspace {
-  checkSupported(config);
-  const { sequences, tokens, backward } = shape;
-  if (tokens > config.maxPositionEmbeddings) {
+  const { cache = null, head, ...rest } = wanted;
+  const shape: SelectionShape = { movingCapacity: false, ...rest };
+  const { lengths, backward } = shape;
+  const longest = cache?.capacity ?? Math.max(...lengths);
+  if (longest > config.maxPositionEmbeddings) {
     throw new ConfigError(
-      `Cannot run ${tokens} tokens: the model has ${config.maxPositionEmbeddings} positions ` +
+      `Cannot run ${longest} tokens: the model has ${config.maxPositionEmbeddings} positions ` +
         "(max_position_embeddings); lower --sequence-length or give a shorter prompt",
     );
   }
-  const rows = sequences * tokens;
-  const headRows = shape.head === "one" ? 1 : rows;
-  const { hiddenSize } = config;
-  const padded = paddedVocabSize(config);
+  const rows = lengths.reduce((sum, length) => sum + length, 0);
+  const headRows = head === "one" ? 1 : rows;
+  const { hiddenSize, headDim, ropeTheta: theta } = config;
   function tensor(label: string, size: readonly number[], dtype: Dtype = "f32"): Tensor {
     return createTensor(device, { shape: size, dtype, label });
   }
-  const full = fullPacking(device, { sequences, tokens });
+  const full = fullPacking(device, lengths);
   const gradRows = backward ? rows : 0;
-  // The state that enters the recursion lives through it, so the block has activations of its own.
-  const endActivations = activationSource(device, { config, backward });
-  const blockActivations = activationSource(device, { config, backward });
-  const roles = layerRoles(config);
-  const isRouted = config.router !== null;
-  const selections = config.router?.kind === "expert_choice"
-    ? allocateSelections(device, { router: config.router, recursion: config.recursion!, full, shape })
-    : [];
-  const states = backward ? [] : [0, 1].map(() => isRouted ? tensor("state", [rows, hiddenSize]) : null);
-  const first = roles.first.map(() => endActivations(rows));
-  const steps = Array.from({ length: config.recursion?.numRecursions ?? 0 }, (_, r): StepBuffers => {
-    const stepRows = selections[r]?.packing.rows.maximum ?? rows;
-    return {
-      layers: roles.block.map(() => blockActivations(stepRows)),
-      gathered: isRouted ? tensor("gathered", [stepRows, hiddenSize]) : null,
-      stateAfter: !isRouted ? null : backward ? tensor("state", [rows, hiddenSize]) : states[r % 2]!,
-    };
-  });
+  const decisions = allocateDecisions(device, { config, full, shape });
+  const packings = stepPackings(config, { decisions, full });
+  const cachePass = cache && allocateCachePass(device, { cache, full, steps: packings });
+  const headPacking = head === "one" ? fixedPacking(device, { count: 1 }) : full;
   return {
     shape,
     layers: {
       config,
-      longest: tokens,
-      ropeTable: ropeTable(device, { positions: tokens, headDim: config.headDim, theta: config.ropeTheta }),
+      longest,
+      ropeTable: ropeTable(device, { positions: longest, headDim, theta }),
       scratch: allocateLayerScratch(device, { config, rows, backward }),
     },
     full,
@@ -147,37 +127,142 @@ export function allocateWorkspace(
     tokenOrder: tensor("token order", [gradRows], "u32"),
     tokenStarts: tensor("token starts", [gradRows], "u32"),
     embedded: tensor("embedded", [rows, hiddenSize]),
-    first,
-    steps,
-    selections,
-    last: roles.last.map(() => endActivations(rows)),
-    headPacking: shape.head === "one" ? fixedPacking(device, { sequences: 1, kept: 1 }) : full,
-    headState: shape.head === "one" ? tensor("head state", [1, hiddenSize]) : null,
+    ...allocateLayers(device, { config, full, backward, packings, cache: cachePass }),
+    decisions,
+    cache: cachePass,
+    headPacking,
+    headState: head === "one" ? tensor("head state", [1, hiddenSize]) : null,
     normed: tensor("normed", [headRows, hiddenSize]),
     rrms: tensor("rrms", [headRows]),
-    logits: tensor("logits", [headRows, padded]),
+    logits: tensor("logits", [headRows, paddedVocabSize(config)]),
     tokenLosses: tensor("token losses", [headRows]),
     losses: tensor("losses", [Object.keys(LOSS_SLOTS).length]),
-    oneRow: staticRows(device, 1),
+    agreements: tensor("agreements", [config.recursion?.numRecursions ?? 0]),
     seed: tensor("routing seed", [1], "u32"),
     gradState: tensor("state gradient", [gradRows, hiddenSize]),
     gradPacked: tensor("packed gradient", [gradRows, hiddenSize]),
   };
 }
 
+function allocateDecisions(
+  device: Allocator,
+  { config, full, shape }: { config: ModelConfig; full: Packing; shape: SelectionShape },
+): Decisions {
+  const { router, hiddenSize } = config;
+  if (!router) return { kind: "none" };
+  if (router.kind === "expert_choice") {
+    return { kind: router.kind, selections: allocateExpertSelections(device, { config, full, shape }) };
+  }
+  const { backward } = shape;
+  const state = (label: string, isNeeded: boolean): Tensor =>
+    createTensor(device, { shape: [isNeeded ? full.rows.maximum : 0, hiddenSize], label });
+  return {
+    kind: router.kind,
+    decision: allocateDepthDecision(device, { config, full, backward }),
+    exit: state("state after the recursion", true),
+    gradDeep: state("gradient inside the recursion", backward),
+  };
+}
+
+/** The tokens of each recursion step. */
+function stepPackings(
+  { recursion }: ModelConfig,
+  { decisions, full }: { decisions: Decisions; full: Packing },
+): Packing[] {
+  if (decisions.kind === "none") return Array.from({ length: recursion?.numRecursions ?? 0 }, () => full);
+  const { selections } = decisions.kind === "expert_choice" ? decisions : decisions.decision;
+  return selections.map(({ packing }) => packing);
+}
+
+/** Activations, states and keys of all layers. */
+function allocateLayers(
+  device: Allocator,
+  { config, full, backward, packings, cache }: {
+    config: ModelConfig;
+    full: Packing;
+    backward: boolean;
+    packings: readonly Packing[];
+    cache: CachePass | null;
+  },
+): { first: LayerBuffers; steps: StepBuffers[]; last: LayerBuffers } {
+  const plan = layerPlan(config);
+  const { maximum: rows } = full.rows;
+  const isShared = config.kvCache === "shared" && packings.length > 1;
+  const state = (label: string, count: number): Tensor =>
+    createTensor(device, { shape: [count, config.hiddenSize], label });
+  const source = { config, backward };
+  // The state that enters the recursion lives through it, so the block has activations of its own.
+  const endActivations = activationSource(device, source);
+  const blockActivations = activationSource(device, source);
+  const own: LayerKeys = { kind: "own", shared: null };
+  function ends(layers: readonly number[], slots: readonly Tensor[] | undefined): LayerBuffers {
+    return {
+      activations: layers.map(() => endActivations({ rows, kind: "all" })),
+      keys: layers.map((_, i) =>
+        cache ? { kind: "cache", slot: slots![i]!, places: cache.full, appends: true } : own
+      ),
+    };
+  }
+  const first = ends(plan.first, cache?.cache.first);
+  const passingStates = backward || !config.router ? [] : [0, 1].map(() => state("state", rows));
+  let shared: SharedKeys[] = [];
+  const steps = plan.steps.map((layers, r): StepBuffers => {
+    const packing = packings[r]!;
+    const { maximum } = packing.rows;
+    const isStart = r === 0;
+    const activations = layers.map(() =>
+      blockActivations({
+        rows: maximum,
+        kind: !isShared ? "all" : !isStart ? "queries" : cache ? "all" : "shared keys",
+      })
+    );
+    if (isShared && isStart) {
+      const gradShape = backward ? activations[0]!.qkv.shape : [0, activations[0]!.qkv.shape[1]!];
+      shared = activations.map(({ qkv }) => ({
+        qkv,
+        gradQkv: createTensor(device, { shape: gradShape, label: "shared qkv gradient" }),
+      }));
+    }
+    const isLastStep = r === plan.steps.length - 1;
+    return {
+      packing,
+      activations,
+      keys: layers.map((_, j): LayerKeys => {
+        const appends = !isShared || isStart;
+        if (cache) {
+          return { kind: "cache", slot: cache.cache.steps[r]![j]!, places: cache.steps[r]!, appends };
+        }
+        if (!isShared) return own;
+        return isStart
+          ? { kind: "own", shared: shared[j]! }
+          : { kind: "shared", shared: shared[j]!, isLastStep };
+      }),
+      gathered: packing === full ? null : state("gathered", maximum),
+      stateAfter: !config.router ? null : backward ? state("state", rows) : passingStates[r % 2]!,
+    };
+  });
+  return { first, steps, last: ends(plan.last, cache?.cache.last) };
+}
+
+/** What a layer keeps of its projection: all of it, all for later steps too, or its queries. */
+type ProjectionKind = "all" | "shared keys" | "queries";
+
 /**
- * Activations for the next layer: new ones each time for backward. Otherwise one set serves all layers: a layer has
- * read its input for the last time when it writes its output.
+ * Activations for the next layer: new ones each time for backward. Otherwise one set serves all layers, but for the
+ * projections that later recursion steps read: a layer has read its input for the last time when it writes its output.
  */
 function activationSource(
   device: Allocator,
   { config, backward }: { config: ModelConfig; backward: boolean },
-): (rows: number) => LayerActivations {
-  let shared: LayerActivations | null = null;
-  return (rows) => {
-    if (backward) return allocateLayerActivations(device, { config, rows });
+): (wanted: { rows: number; kind: ProjectionKind }) => LayerActivations {
+  let common: LayerActivations | null = null;
+  return ({ rows, kind }) => {
+    if (backward) return allocateLayerActivations(device, { config, rows, makesKeys: kind !== "queries" });
     // The first layer asks for the most rows, so later ones fit.
-    shared ??= allocateLayerActivations(device, { config, rows });
-    return shared;
+    common ??= allocateLayerActivations(device, { config, rows, makesKeys: true });
+    const { qkv, attended } = common;
+    if (kind === "all") return common;
+    if (kind === "queries") return { ...common, qkv: viewTensor(qkv, { shape: [rows, attended.shape[1]!] }) };
+    return { ...common, qkv: createTensor(device, { shape: qkv.shape, label: qkv.label }) };
   };
 }

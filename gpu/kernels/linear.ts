@@ -2,7 +2,9 @@
 import type { Commands } from "../commands.ts";
 import type { Rows } from "../rows.ts";
 import { checkShape, type Tensor } from "../tensor.ts";
+import { add } from "./add.ts";
 import { matmul } from "./matmul.ts";
+import { matmulVector, MAX_VECTOR_ROWS } from "./matmul_vector.ts";
 
 /** Records out = x W^T. x (rows, K); weight (N, K); out (rows, N). All f32. */
 export function linear(
@@ -12,12 +14,47 @@ export function linear(
 ): void {
   const [columns, depth] = weight.shape as [number, number];
   checkShape("linear", { x: [x, [rows.maximum, depth]], out: [out, [rows.maximum, columns]] });
+  if (rows.maximum <= MAX_VECTOR_ROWS) {
+    matmulVector(commands, { x, weight, residual: null, out }, { rows });
+    return;
+  }
   matmul(commands, { a: x, b: weight, out }, {
     rows: rows.maximum,
     columns,
     depth,
     counted: { dimension: "rows", rows },
   });
+}
+
+/**
+ * Records out = residual + x W^T; few rows take one dispatch. x (rows, K); weight (N, K); residual, out and scratch
+ * (rows, N), three different tensors; scratch holds the product of many rows. All f32.
+ */
+export function linearAdd(
+  commands: Commands,
+  { x, weight, residual, out, scratch }: {
+    x: Tensor;
+    weight: Tensor;
+    residual: Tensor;
+    out: Tensor;
+    scratch: Tensor;
+  },
+  { rows }: { rows: Rows },
+): void {
+  const [columns, depth] = weight.shape as [number, number];
+  const shape = [rows.maximum, columns];
+  checkShape("linearAdd", {
+    x: [x, [rows.maximum, depth]],
+    residual: [residual, shape],
+    out: [out, shape],
+    scratch: [scratch, shape],
+  });
+  if (rows.maximum <= MAX_VECTOR_ROWS) {
+    matmulVector(commands, { x, weight, residual, out }, { rows });
+    return;
+  }
+  linear(commands, { x, weight, out: scratch }, { rows });
+  add(commands, { a: residual, b: scratch, out }, { rows });
 }
 
 /** Records gradX = gradOut W. gradOut (rows, N); weight (N, K); gradX (rows, K). All f32. */

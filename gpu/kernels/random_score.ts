@@ -11,25 +11,26 @@ const RANDOM_SCORE = defineKernel("random_score.wgsl", randomScoreCode);
 const WIDTH = 64;
 
 /**
- * Records logits_i uniform in (0, 1), a hash of the seed, the stream and packing_i.x: the control for a learned router.
- * Each recursion takes a `stream` of its own; the host writes a new seed (1) u32 before each step. logits
- * (packing.rows) f32.
+ * Records scores uniform in (0, 1): the control for a learned router, with O outputs a row. A score is a hash of the
+ * seed, its stream and the row's place: its row in the state, or with `byPosition` its position, so that it does not
+ * depend on how a text is cut into passes. Routers take `stream` to `stream` + O - 1 for their own; the host writes a
+ * new seed (1) u32 before each training step. logits (packing.rows, O) f32.
  */
 export function randomScore(
   commands: Commands,
   { logits, packing, seed }: { logits: Tensor; packing: Packing; seed: Tensor },
-  { stream }: { stream: number },
+  { stream, outputs = 1, byPosition = false }: { stream: number; outputs?: number; byPosition?: boolean },
 ): void {
   const { rows, records } = packing;
   checkShape("randomScore", {
-    logits: [logits, [rows.maximum]],
+    logits: [logits, [rows.maximum * outputs]],
     packing: [records, [rows.maximum, 4]],
     seed: [seed, [1]],
   });
   commands.dispatch(RANDOM_SCORE, {
     entryPoint: "random_score",
     tensors: { rows: rows.count, packing: records, seed, logits },
-    constants: { STREAM: stream },
-    grid: rowGrid(rows, { unitsPerGroup: WIDTH }),
+    constants: { STREAM: stream, OUTPUTS: outputs, BY_POSITION: Number(byPosition) },
+    grid: rowGrid(rows, { unitsPerRow: outputs, unitsPerGroup: WIDTH }),
   });
 }

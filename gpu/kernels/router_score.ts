@@ -10,35 +10,39 @@ import { columnSlices, rowLanes } from "./row_lanes.ts";
 const ROUTER_SCORE = defineKernel("router_score.wgsl", routerScoreCode, { "row_reduce.wgsl": rowReduceCode });
 
 /**
- * Records logits_i = dot(x[packing_i.x], weight) / temperature for every packed row: the linear router of expert
- * choice (Bae et al. 2025, arXiv 2507.10524), whose candidates are the packed rows.
- * x (B * T, C); weight (1, C); logits (packing.rows). All f32.
+ * Records logits_io = dot(x[packing_i.x], weight_o) / temperature for every packed row i and output o: the linear
+ * router (Bae et al. 2025, arXiv 2507.10524), with one output in expert choice, whose candidates are the packed rows,
+ * and one for each depth in token choice.
+ * x (B * T, C); weight (O, C), O small; logits (packing.rows, O). All f32.
  */
 export function routerScore(
   commands: Commands,
   { x, packing, weight, logits }: { x: Tensor; packing: Packing; weight: Tensor; logits: Tensor },
   { temperature }: { temperature: number },
 ): void {
-  const dim = weight.shape.at(-1)!;
+  const [outputs, dim] = weight.shape as [number, number];
   const { rows, records } = packing;
   checkShape("routerScore", {
     x: [x, [1, dim]],
-    weight: [weight, [1, dim]],
+    weight: [weight, [outputs, dim]],
     packing: [records, [rows.maximum, 4]],
-    logits: [logits, [rows.maximum]],
+    logits: [logits, [rows.maximum, outputs]],
   });
-  const lanes = rowLanes(commands.device, dim / 4);
+  const lanes = rowLanes(commands.device, outputs * dim / 4);
   commands.dispatch(ROUTER_SCORE, {
     entryPoint: "forward",
     tensors: { rows: rows.count, packing: records, x, weight, logits },
-    constants: { DIM: dim, TEMPERATURE: temperature, ...lanes },
+    constants: { DIM: dim, OUTPUTS: outputs, TEMPERATURE: temperature, ...lanes },
     grid: rowGrid(rows, { unitsPerGroup: lanes.ROWS }),
   });
 }
 
 /**
- * Records the gradients of `routerScore`, both added to: gradX[packing_i.x] += gradLogits_i * weight / temperature,
- * gradWeight += sum_i gradLogits_i * x[packing_i.x] / temperature. gradX (B * T, C); gradWeight (1, C). All f32.
+ * Records the gradients of `routerScore`, both added to:
+ * gradX[packing_i.x] += sum_o gradLogits_io * weight_o / temperature,
+ * gradWeight_o += sum_i gradLogits_io * x[packing_i.x] / temperature.
+ * gradLogits (packing.rows, O); gradX (B * T, C), or null for a router that must not change what it looks at;
+ * gradWeight (O, C). All f32.
  */
 export function routerScoreBackward(
   commands: Commands,
@@ -47,33 +51,35 @@ export function routerScoreBackward(
     packing: Packing;
     weight: Tensor;
     gradLogits: Tensor;
-    gradX: Tensor;
+    gradX: Tensor | null;
     gradWeight: Tensor;
   },
   { temperature }: { temperature: number },
 ): void {
-  const dim = weight.shape.at(-1)!;
+  const [outputs, dim] = weight.shape as [number, number];
   const { rows, records } = packing;
   checkShape("routerScoreBackward", {
     x: [x, [1, dim]],
-    weight: [weight, [1, dim]],
+    weight: [weight, [outputs, dim]],
     packing: [records, [rows.maximum, 4]],
-    gradLogits: [gradLogits, [rows.maximum]],
-    gradX: [gradX, x.shape],
-    gradWeight: [gradWeight, [1, dim]],
+    gradLogits: [gradLogits, [rows.maximum, outputs]],
+    ...(gradX && { gradX: [gradX, x.shape] }),
+    gradWeight: [gradWeight, [outputs, dim]],
   });
-  const lanes = rowLanes(commands.device, dim / 4);
-  commands.dispatch(ROUTER_SCORE, {
-    entryPoint: "backward_input",
-    tensors: { rows: rows.count, packing: records, weight, grad_logits: gradLogits, grad_x: gradX },
-    constants: { DIM: dim, TEMPERATURE: temperature, ...lanes },
-    grid: rowGrid(rows, { unitsPerGroup: lanes.ROWS }),
-  });
+  if (gradX !== null) {
+    const lanes = rowLanes(commands.device, outputs * dim / 4);
+    commands.dispatch(ROUTER_SCORE, {
+      entryPoint: "backward_input",
+      tensors: { rows: rows.count, packing: records, weight, grad_logits: gradLogits, grad_x: gradX },
+      constants: { DIM: dim, OUTPUTS: outputs, TEMPERATURE: temperature, ...lanes },
+      grid: rowGrid(rows, { unitsPerGroup: lanes.ROWS }),
+    });
+  }
   const slices = columnSlices(commands.device, rows.maximum);
   commands.dispatch(ROUTER_SCORE, {
     entryPoint: "backward_weight",
     tensors: { rows: rows.count, packing: records, x, grad_logits: gradLogits, grad_weight: gradWeight },
-    constants: { DIM: dim, TEMPERATURE: temperature, ...slices },
-    grid: [Math.ceil(dim / 4 / slices.COLUMNS), 1, 1],
+    constants: { DIM: dim, OUTPUTS: outputs, TEMPERATURE: temperature, ...slices },
+    grid: [Math.ceil(dim / 4 / slices.COLUMNS), outputs, 1],
   });
 }

@@ -1,11 +1,13 @@
-// logits[i] = dot(x[packing[i].x], weight) / TEMPERATURE                (linear expert-choice router, Bae et al. 2025)
-// grad_x[packing[i].x] += grad_logits[i] * weight / TEMPERATURE
-// grad_weight += sum over i of grad_logits[i] * x[packing[i].x] / TEMPERATURE
-// x, grad_x (state rows, DIM); weight, grad_weight (1, DIM); packing (rows, 4); logits, grad_logits (rows).
+// logits[i][o] = dot(x[packing[i].x], weight[o]) / TEMPERATURE                         (linear router, Bae et al. 2025)
+// grad_x[packing[i].x] += sum over o of grad_logits[i][o] * weight[o] / TEMPERATURE
+// grad_weight[o] += sum over i of grad_logits[i][o] * x[packing[i].x] / TEMPERATURE
+// x, grad_x (state rows, DIM); weight, grad_weight (OUTPUTS, DIM); packing (rows, 4);
+// logits, grad_logits (rows, OUTPUTS).
 // forward, backward_input: LANES invocations per packed row. backward_weight: one column of vec4 per invocation in x,
-// SLICES interleaved parts of the rows in y.
+// SLICES interleaved parts of the rows in y; one output per workgroup in y.
 
 override DIM: u32;
+override OUTPUTS: u32;
 override TEMPERATURE: f32;
 override COLUMNS: u32 = 8;
 override SLICES: u32 = 8;
@@ -29,16 +31,18 @@ fn forward(
   let row = (group.x + group.y * groups.x) * ROWS + local.y;
   let width = DIM / 4u;
   let is_row = row < rows[0]; // rows past the end still meet the barriers
-  var products = 0.0;
-  if (is_row) {
-    let first = packing[row].x * width;
-    for (var c = local.x; c < width; c += LANES) {
-      products += dot(x[first + c], weight[c]);
+  for (var o = 0u; o < OUTPUTS; o++) {
+    var products = 0.0;
+    if (is_row) {
+      let first = packing[row].x * width;
+      for (var c = local.x; c < width; c += LANES) {
+        products += dot(x[first + c], weight[o * width + c]);
+      }
     }
-  }
-  let logit = row_sum(local, products) / TEMPERATURE;
-  if (is_row && local.x == 0u) {
-    logits[row] = logit;
+    let logit = row_sum(local, products) / TEMPERATURE;
+    if (is_row && local.x == 0u) {
+      logits[row * OUTPUTS + o] = logit;
+    }
   }
 }
 
@@ -54,9 +58,11 @@ fn backward_input(
   }
   let width = DIM / 4u;
   let first = packing[row].x * width; // no two packed rows share a state row, so the additions cannot collide
-  let gradient = grad_logits[row] / TEMPERATURE;
-  for (var c = local.x; c < width; c += LANES) {
-    grad_x[first + c] += gradient * weight[c];
+  for (var o = 0u; o < OUTPUTS; o++) {
+    let gradient = grad_logits[row * OUTPUTS + o] / TEMPERATURE;
+    for (var c = local.x; c < width; c += LANES) {
+      grad_x[first + c] += gradient * weight[o * width + c];
+    }
   }
 }
 
@@ -72,7 +78,7 @@ fn backward_weight(
   var sum = vec4<f32>();
   if (c < width) {
     for (var row = local.y; row < rows[0]; row += SLICES) {
-      sum += grad_logits[row] * x[packing[row].x * width + c];
+      sum += grad_logits[row * OUTPUTS + group.y] * x[packing[row].x * width + c];
     }
   }
   slices[local.y * COLUMNS + local.x] = sum;
@@ -81,6 +87,6 @@ fn backward_weight(
     for (var slice = 1u; slice < SLICES; slice++) {
       sum += slices[slice * COLUMNS + local.x];
     }
-    grad_weight[c] += sum / TEMPERATURE;
+    grad_weight[group.y * width + c] += sum / TEMPERATURE;
   }
 }

@@ -12,7 +12,7 @@ const SUM = defineKernel("sum.wgsl", sumCode, { "row_reduce.wgsl": rowReduceCode
 const LANES = 256;
 
 /**
- * Records out[slot] = scale * sum of one value per row, or adds it to out[slot]; no rows sum to 0.
+ * Records out[slot] = scale * sum of one value per row, or of their mean, or adds it to out[slot]; no rows give 0.
  * values (rows) f32, out f32. The same values give the same bits every time.
  *
  * @throws RangeError for a slot past the end of out, or more rows than one workgroup can loop over.
@@ -20,11 +20,12 @@ const LANES = 256;
 export function sum(
   commands: Commands,
   { values, out }: { values: Tensor; out: Tensor },
-  { rows, slot = 0, scale = 1, accumulate = false }: {
+  { rows, slot = 0, scale = 1, accumulate = false, mean = false }: {
     rows: Rows;
     slot?: number;
     scale?: number;
     accumulate?: boolean;
+    mean?: boolean;
   },
 ): void {
   checkShape("sum", { values: [values, [rows.maximum]] });
@@ -40,7 +41,7 @@ export function sum(
   commands.dispatch(SUM, {
     entryPoint: "forward",
     tensors: { rows: rows.count, values, out },
-    settings: { slot, scale, accumulate: Number(accumulate) },
+    settings: { slot, scale, accumulate: Number(accumulate), mean: Number(mean) },
     constants: { LANES, ROWS: 1 },
     grid: [1, 1, 1],
   });

@@ -14,12 +14,16 @@ const TURNS_PER_CANDIDATE = 3;
 /** Loop turns of an invocation that do not depend on the candidates, rounded up. */
 const FIXED_TURNS = 1000;
 
+/** Constant SCORES in threshold.wgsl. */
+const SCORES = { candidate: 0, state: 1 } as const;
+
 /**
- * Records the causal form of expert choice: the candidates whose logit is above the threshold go on, whatever the
+ * Records the causal form of expert choice: the candidates whose score is above the threshold go on, whatever the
  * others do, in the order they have. Their number is `packing.rows.count`, for which later kernels are dispatched.
  *
- * logits (candidates.rows) f32. Overwritten: prefix (candidates.rows + 1) u32, scratch; chosen (kept) u32, indices into
- * logits; packing, with room for every candidate.
+ * logits f32, the scores: by default (candidates.rows), one for each candidate; with `scores: "state"` one for each row
+ * of the state, which a candidate's record points to. Overwritten: prefix (candidates.rows + 1) u32, scratch; chosen
+ * (kept) u32, indices of candidates; packing, with room for every candidate.
  *
  * @throws TypeError when the packing's row count is not dynamic, RangeError for more candidates than one workgroup can
  * loop over.
@@ -33,11 +37,11 @@ export function thresholdSelect(
     chosen: Tensor;
     packing: Packing;
   },
-  { threshold }: { threshold: number },
+  { threshold, scores = "candidate" }: { threshold: number; scores?: keyof typeof SCORES },
 ): void {
   const { maximum } = candidates.rows;
   checkShape("thresholdSelect", {
-    logits: [logits, [maximum]],
+    ...(scores === "candidate" && { logits: [logits, [maximum]] as const }),
     candidates: [candidates.records, [maximum, 4]],
     prefix: [prefix, [maximum + 1]],
     chosen: [chosen, [maximum]],
@@ -67,7 +71,7 @@ export function thresholdSelect(
       kept_rows: packing.rows.count,
     },
     settings: { threshold },
-    constants: { WIDTH: width },
+    constants: { WIDTH: width, SCORES: SCORES[scores] },
     grid: [1, 1, 1],
   });
   packing.rows.indirect.record(commands, packing.rows.count);

@@ -1,8 +1,14 @@
-// The candidates whose logit is above the threshold, in the order they have: the causal form of expert choice.
+// The candidates whose score is above the threshold, in the order they have: the causal form of expert choice.
+// score of candidate i: logits[i], or logits[x of candidate i] where SCORES is STATE
 // prefix[i] = kept among the first i candidates, for i in 0..count;  chosen[prefix[i]] = i where candidate i is kept;
 // packing[prefix[i]] = (x, y of candidate i, prefix[z of candidate i], prefix[w of candidate i])
-// logits (rows); candidates (rows, 4); prefix (rows + 1); chosen (kept); packing (kept, 4); kept_rows (1).
+// logits (rows), or one for each row of the state; candidates (rows, 4); prefix (rows + 1); kept_rows (1);
+// chosen (kept); packing (kept, 4).
 // One workgroup for all rows.
+
+const STATE = 1u;
+
+override SCORES: u32;
 
 struct Settings {
   threshold: f32,
@@ -18,7 +24,11 @@ struct Settings {
 @group(0) @binding(7) var<uniform> settings: Settings;
 
 fn is_kept(row: u32) -> bool {
-  return logits[row] > settings.threshold;
+  var score = row;
+  if (SCORES == STATE) {
+    score = candidates[row].x;
+  }
+  return logits[score] > settings.threshold;
 }
 
 @compute @workgroup_size(WIDTH)

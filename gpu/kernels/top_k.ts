@@ -16,51 +16,50 @@ const FIXED_TURNS = 1000;
 
 /**
  * Records expert choice: of each sequence's n candidates the k with the largest logit, ties to the lower index, in
- * ascending order. A NaN ranks beyond the infinity of its sign.
+ * ascending order. A NaN ranks beyond the infinity of its sign. The sizes are data, so that the same program serves
+ * sequences of different lengths and a number kept that changes from step to step.
  *
- * logits (B * n) f32; candidates (B * n, 4) u32. Overwritten: chosen (B * k) u32, indices into logits; labels (B * n)
- * f32, 1 where kept and 0 elsewhere; packing (B * k, 4) u32, the kept candidates.
+ * logits (candidates) f32; candidates (candidates, 4) u32; ranges (B, 4) u32, for each sequence its first candidate, n,
+ * its first kept row and k, where 1 <= k <= n or both are 0. Overwritten where the ranges reach: chosen (kept) u32,
+ * indices into logits; labels (candidates) f32, 1 where kept and 0 elsewhere; packing, the kept candidates.
  *
- * @throws RangeError for k outside 1..n, or more candidates than one workgroup can loop over.
+ * @param longest Most candidates that a sequence may have.
+ * @throws RangeError for more candidates than one workgroup can loop over.
  */
 export function topK(
   commands: Commands,
-  { logits, candidates, chosen, labels, packing }: {
+  { logits, candidates, ranges, chosen, labels, packing }: {
     logits: Tensor;
     candidates: Packing;
+    ranges: Tensor;
     chosen: Tensor;
     labels: Tensor;
     packing: Packing;
   },
-  { sequences, candidatesPerSequence, kept }: {
-    sequences: number;
-    candidatesPerSequence: number;
-    kept: number;
-  },
+  { sequences, longest }: { sequences: number; longest: number },
 ): void {
-  if (!(kept >= 1 && kept <= candidatesPerSequence)) {
-    throw new RangeError(`Cannot record topK: ${kept} of ${candidatesPerSequence} candidates cannot be kept`);
-  }
+  const { maximum } = candidates.rows;
+  const { maximum: kept } = packing.rows;
   checkShape("topK", {
-    logits: [logits, [sequences * candidatesPerSequence]],
-    candidates: [candidates.records, [sequences * candidatesPerSequence, 4]],
-    chosen: [chosen, [sequences * kept]],
-    labels: [labels, [sequences * candidatesPerSequence]],
-    packing: [packing.records, [sequences * kept, 4]],
+    logits: [logits, [maximum]],
+    candidates: [candidates.records, [maximum, 4]],
+    ranges: [ranges, [sequences, 4]],
+    chosen: [chosen, [kept]],
+    labels: [labels, [maximum]],
+    packing: [packing.records, [kept, 4]],
   });
   // A software adapter pays for each vector of invocations at each barrier.
   const width = commands.device.info.isSoftware ? 64 : 256;
   const most = Math.floor((MAX_LOOP_TURNS - FIXED_TURNS) / TURNS_PER_CANDIDATE) * width;
-  if (candidatesPerSequence > most) {
+  if (longest > most) {
     throw new RangeError(
-      `Cannot choose among ${candidatesPerSequence} tokens of a sequence in one dispatch, at most ${most}; ` +
+      `Cannot choose among ${longest} tokens of a sequence in one dispatch, at most ${most}; ` +
         "lower --sequence-length",
     );
   }
   commands.dispatch(TOP_K, {
     entryPoint: "top_k",
-    tensors: { logits, candidates: candidates.records, chosen, labels, packing: packing.records },
-    settings: { candidates: candidatesPerSequence, kept },
+    tensors: { ranges, logits, candidates: candidates.records, chosen, labels, packing: packing.records },
     constants: { WIDTH: width },
     grid: [sequences, 1, 1],
   });

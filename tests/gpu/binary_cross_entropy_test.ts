@@ -1,6 +1,7 @@
 import { assert, assertAlmostEquals, assertEquals } from "@std/assert";
 import type { GpuDevice } from "../../gpu/device.ts";
 import { binaryCrossEntropy } from "../../gpu/kernels/binary_cross_entropy.ts";
+import type { Tensor } from "../../gpu/tensor.ts";
 import * as reference from "../reference/binary_cross_entropy.ts";
 import { assertClose } from "../support/close.ts";
 import { blank, gpuTest, run, upload } from "../support/device.ts";
@@ -10,6 +11,23 @@ import { createRandom } from "../support/random.ts";
 interface Case {
   readonly count: number;
   readonly spare?: number;
+}
+
+interface Outputs {
+  readonly losses: Tensor;
+  readonly squares: Tensor;
+  readonly agreements: Tensor;
+  readonly gradLogits: Tensor;
+}
+
+function allocateOutputs(device: GpuDevice, count: number): Outputs {
+  const shape = [count];
+  return {
+    losses: blank(device, shape),
+    squares: blank(device, shape),
+    agreements: blank(device, shape),
+    gradLogits: blank(device, shape),
+  };
 }
 
 const cases: Record<string, Case> = {
@@ -33,31 +51,24 @@ async function checkCase(device: GpuDevice, { count, spare }: Case): Promise<voi
     logits: upload(device, [...logits, ...padding]),
     labels: upload(device, [...labels, ...padding]),
   };
-  const shape = [rows.maximum];
-  const trained = {
-    losses: blank(device, shape),
-    squares: blank(device, shape),
-    gradLogits: blank(device, shape),
-  };
-  const evaluated = { losses: blank(device, shape), squares: blank(device, shape), gradLogits: null };
-  const [losses, squares, gradLogits, evaluatedLosses, evaluatedSquares] = await run(device, (commands) => {
+  const outputs = (): Outputs => allocateOutputs(device, rows.maximum);
+  const [trained, evaluated] = [outputs(), outputs()];
+  const settings = { rows, ...coefficients };
+  const [losses, squares, agreements, gradLogits, ...evaluatedTerms] = await run(device, (commands) => {
     recordRows(commands, rows);
-    const settings = {
-      rows,
-      coefficient: coefficients.coefficient / count,
-      zCoefficient: coefficients.zCoefficient / count,
-    };
     binaryCrossEntropy(commands, { ...inputs, ...trained }, settings);
-    binaryCrossEntropy(commands, { ...inputs, ...evaluated }, settings);
-  }, [trained.losses, trained.squares, trained.gradLogits, evaluated.losses, evaluated.squares]);
+    binaryCrossEntropy(commands, { ...inputs, ...evaluated, gradLogits: null }, settings);
+  }, [...Object.values(trained), ...Object.values(evaluated)]);
 
   const expected = reference.binaryCrossEntropy({ logits, labels });
   const expectedGradient = reference.binaryCrossEntropyBackward({ logits, labels }, coefficients);
   assertClose(losses!.subarray(0, count), expected.losses, { relative: 1e-6, label: "losses" });
   assertClose(squares!.subarray(0, count), expected.squares, { relative: 1e-6, label: "squares" });
   assertClose(gradLogits!.subarray(0, count), expectedGradient, { relative: 1e-6, label: "gradLogits" });
-  assertEquals([evaluatedLosses, evaluatedSquares], [losses, squares]);
-  for (const values of [losses!, squares!, gradLogits!]) {
+  assertEquals([...agreements!.subarray(0, count)], [...expected.agreements]);
+  assertEquals(evaluatedTerms.slice(0, 3), [losses, squares, agreements]);
+  assert(evaluatedTerms[3]!.every(Number.isNaN), "a gradient was written that nobody asked for");
+  for (const values of [losses!, squares!, agreements!, gradLogits!]) {
     assert(values.subarray(count).every(Number.isNaN), "values past the count were written");
   }
 }
@@ -72,18 +83,15 @@ for (const [name, settings] of Object.entries(cases)) {
 gpuTest("binaryCrossEntropy is exact for small losses and finite for large ones", async (device) => {
   const logits = Float64Array.of(-1e4, -100, -40, -20, -8, -4, -1, 0, 1, 4, 8, 20, 40, 100, 1e4);
   const labels = Array.from(logits, (logit) => Number(logit >= 0));
-  const shape = [logits.length];
-  const outputs = {
-    losses: blank(device, shape),
-    squares: blank(device, shape),
-    gradLogits: blank(device, shape),
-  };
-  const [losses, gradLogits] = await run(device, (commands) => {
+  const outputs = allocateOutputs(device, logits.length);
+  const [losses, agreements, gradLogits] = await run(device, (commands) => {
     const inputs = { logits: upload(device, logits), labels: upload(device, labels) };
     const settings = { rows: uploadRows(device, { count: logits.length }), coefficient: 1, zCoefficient: 0 };
     binaryCrossEntropy(commands, { ...inputs, ...outputs }, settings);
-  }, [outputs.losses, outputs.gradLogits]);
+  }, [outputs.losses, outputs.agreements, outputs.gradLogits]);
   const expected = reference.binaryCrossEntropy({ logits, labels }).losses;
   losses!.forEach((loss, i) => assertAlmostEquals(loss, expected[i]!, expected[i]! * 2e-5 + 1e-37));
   assert(gradLogits!.every(Number.isFinite), "a gradient is not finite");
+  // A logit of 0 does not say 1.
+  assertEquals([...agreements!], Array.from(logits, (logit) => Number(logit !== 0)));
 });

@@ -13,6 +13,7 @@ interface Case {
   readonly positions: readonly (readonly number[])[];
   readonly tokens: number;
   readonly width: number;
+  readonly outputs?: number;
   readonly spare?: number;
 }
 
@@ -37,46 +38,62 @@ const cases: Record<string, Case> = {
     tokens: 70_000,
     width: 4,
   },
+  "for three outputs": {
+    positions: allPositions({ sequences: 2, tokens: 16 }),
+    tokens: 16,
+    width: 64,
+    outputs: 3,
+  },
+  "for seven outputs of fewer candidates than there is room for": {
+    positions: [[0, 2, 5], [], [1, 2, 3, 6]],
+    tokens: 7,
+    width: 20,
+    outputs: 7,
+    spare: 10,
+  },
+  "for three outputs of no candidates": { positions: [[], []], tokens: 5, width: 12, outputs: 3, spare: 9 },
+  "for outputs that together are longer than one invocation may loop": {
+    positions: [[0, 1]],
+    tokens: 2,
+    width: 20_000,
+    outputs: 16,
+  },
 };
 
-async function checkCase(device: GpuDevice, { positions, tokens, width, spare }: Case): Promise<void> {
+async function checkCase(
+  device: GpuDevice,
+  { positions, tokens, width, outputs = 1, spare }: Case,
+): Promise<void> {
   const random = createRandom(1);
-  const temperature = 0.7;
+  const settings = { temperature: 0.7, outputs };
   const indices = positions.flatMap((kept, sequence) => kept.map((position) => sequence * tokens + position));
   const x = random.normals(positions.length * tokens * width);
-  const weight = random.normals(width);
-  const gradLogits = random.normals(indices.length);
-  const before = { gradX: random.normals(x.length), gradWeight: random.normals(width) };
+  const weight = random.normals(outputs * width);
+  const gradLogits = random.normals(indices.length * outputs);
+  const before = { gradX: random.normals(x.length), gradWeight: random.normals(weight.length) };
 
   const packing = uploadPacking(device, { positions, tokens, spare });
   const { rows } = packing;
   const tensors = {
     x: upload(device, x, [x.length / width, width]),
-    weight: upload(device, weight, [1, width]),
+    weight: upload(device, weight, [outputs, width]),
   };
-  const logits = blank(device, [rows.maximum]);
-  const gradients = blank(device, [rows.maximum], 0);
+  const logits = blank(device, [rows.maximum, outputs]);
+  const gradients = blank(device, [rows.maximum, outputs], 0);
   writeTensor(device, gradients, Float32Array.from(gradLogits));
   const gradX = upload(device, before.gradX, tensors.x.shape);
-  const gradWeight = upload(device, before.gradWeight, [1, width]);
+  const gradWeight = upload(device, before.gradWeight, [outputs, width]);
   const [logitValues, gradXValues, gradWeightValues] = await run(device, (commands) => {
     recordRows(commands, rows);
-    routerScore(commands, { ...tensors, packing, logits }, { temperature });
-    routerScoreBackward(commands, { ...tensors, packing, gradLogits: gradients, gradX, gradWeight }, {
-      temperature,
-    });
+    routerScore(commands, { ...tensors, packing, logits }, settings);
+    const backward = { ...tensors, packing, gradLogits: gradients, gradX, gradWeight };
+    routerScoreBackward(commands, backward, settings);
   }, [logits, gradX, gradWeight]);
 
-  const expected = reference.routerScoreBackward({ gradLogits, x, weight, indices }, { temperature });
-  assertClose(
-    logitValues!.subarray(0, indices.length),
-    reference.routerScore({ x, weight, indices }, { temperature }),
-    {
-      relative: 2e-6,
-      label: "logits",
-    },
-  );
-  assert(logitValues!.subarray(indices.length).every(Number.isNaN), "logits past the count were written");
+  const expected = reference.routerScoreBackward({ gradLogits, x, weight, indices }, settings);
+  const scores = reference.routerScore({ x, weight, indices }, settings);
+  assertClose(logitValues!.subarray(0, scores.length), scores, { relative: 2e-6, label: "logits" });
+  assert(logitValues!.subarray(scores.length).every(Number.isNaN), "logits past the count were written");
   assertClose(gradXValues!, expected.gradX.map((value, i) => value + before.gradX[i]!), {
     relative: 1e-6,
     label: "gradX",
@@ -92,3 +109,20 @@ for (const [name, settings] of Object.entries(cases)) {
   gpuTest(title, (device) => checkCase(device, settings));
   gpuTest(`${title}, hardware launch shapes`, (device) => checkCase(asHardware(device), settings));
 }
+
+gpuTest(
+  "routerScoreBackward without a gradient of the input gives that of the weight alone",
+  async (device) => {
+    const packing = uploadPacking(device, { positions: [[0, 1]], tokens: 2 });
+    const tensors = {
+      x: upload(device, [1, 2, 3, 4, 5, 6, 7, 8], [2, 4]),
+      weight: upload(device, [1, 1, 1, 1], [1, 4]),
+    };
+    const gradWeight = blank(device, [1, 4], 0);
+    const [met] = await run(device, (commands) => {
+      const gradients = { gradLogits: upload(device, [2, -1]), gradX: null, gradWeight };
+      routerScoreBackward(commands, { ...tensors, packing, ...gradients }, { temperature: 0.5 });
+    }, [gradWeight]);
+    assertClose(met!, [-6, -4, -2, 0], { relative: 1e-6, label: "gradWeight" });
+  },
+);

@@ -17,17 +17,21 @@ const cases = [
 ];
 
 for (const { name, count, maximum } of cases) {
-  gpuTest(`sum scales, stores and adds with ${name}`, async (device) => {
+  gpuTest(`sum scales, stores, adds and takes the mean with ${name}`, async (device) => {
     const values = Float64Array.from(createRandom(9).normals(maximum), (value) => value + 1);
     const rows = caseRows(device, { count, maximum });
     const input = upload(device, values);
-    const out = blank(device, [3], 5);
+    const out = blank(device, [5], 5);
     const [met] = await run(device, (commands) => {
       sum(commands, { values: input, out }, { rows });
       sum(commands, { values: input, out }, { rows, slot: 1, scale: 0.5, accumulate: true });
+      sum(commands, { values: input, out }, { rows, slot: 2, mean: true });
+      sum(commands, { values: input, out }, { rows, slot: 3, scale: -2, mean: true, accumulate: true });
     }, [out]);
     const total = values.subarray(0, count).reduce((a, b) => a + b, 0);
-    assertClose(met!, [total, 5 + total / 2, 5], { relative: 1e-6, label: "out" });
+    const mean = total / Math.max(1, count);
+    assertClose(met!.subarray(0, 2), [total, 5 + total / 2], { relative: 1e-6, label: "sums" });
+    assertClose(met!.subarray(2), [mean, 5 - 2 * mean, 5], { relative: 1e-6, label: "means" });
   });
 }
 

@@ -15,6 +15,7 @@ interface Case {
   readonly tokens: number;
   readonly threshold: number;
   readonly spare?: number;
+  readonly scores?: "candidate" | "state";
   /** Draws one logit; standard normal unless told. */
   readonly draw?: (random: Random) => number;
 }
@@ -53,26 +54,59 @@ const cases: Record<string, Case> = {
     tokens: 35_000,
     threshold: 0.2,
   },
+  "of whole sequences, scored by state row": {
+    positions: allPositions({ sequences: 3, tokens: 41 }),
+    tokens: 41,
+    threshold: 2,
+    scores: "state",
+    draw: (random) => 1 + random.integer(3),
+  },
+  "of survivors, scored by state row": {
+    positions: [[1, 2, 5, 8, 9], [], [0, 3, 4, 6, 7, 8, 9], [], [2]],
+    tokens: 10,
+    threshold: -0.3,
+    spare: 20,
+    scores: "state",
+  },
+  "of no candidates, scored by state row": {
+    positions: [[], []],
+    tokens: 5,
+    threshold: 0,
+    spare: 10,
+    scores: "state",
+  },
+  "of 70,000 candidates, scored by state row": {
+    positions: allPositions({ sequences: 2, tokens: 35_000 }),
+    tokens: 35_000,
+    threshold: 0.2,
+    scores: "state",
+  },
 };
 
 async function checkCase(
   device: GpuDevice,
-  { positions, tokens, threshold, spare, draw = (random) => random.normal() }: Case,
+  { positions, tokens, threshold, spare, scores = "candidate", draw = (random) => random.normal() }: Case,
 ): Promise<void> {
   const random = createRandom(6);
   const slots = positions.flatMap((kept, sequence) => kept.map((position) => ({ sequence, position })));
+  const stateRows = slots.map(({ sequence, position }) => sequence * tokens + position);
   const logits = Float32Array.from(slots, () => draw(random));
   const candidates = uploadPacking(device, { positions, tokens, spare });
   const { maximum } = candidates.rows;
   const packing = dynamicPacking(device, { maximum });
-  // Logits past the count would pass: the count must keep them out.
-  const values = Float32Array.from({ length: maximum }, (_, i) => logits[i] ?? 99);
-  const logitTensor = upload(device, values);
+  // Other scores would pass, those past the count or of tokens that are no candidates: they must stay out.
+  const places = scores === "state" ? stateRows : slots.keys();
+  const values = new Float32Array(Math.max(maximum, positions.length * tokens)).fill(99);
+  Array.from(places).forEach((place, i) => values[place] = logits[i]!);
+  const scoreTensor = upload(device, values);
+  const logitTensor = upload(device, Float32Array.from({ length: maximum }, (_, i) => logits[i] ?? 99));
   const [prefix, chosen] = [blankIndices(device, [maximum + 1]), blankIndices(device, [maximum])];
   const gates = blank(device, [maximum]);
   const [count, chosenValues, records, gateValues] = await run(device, (commands) => {
     recordRows(commands, candidates.rows);
-    thresholdSelect(commands, { logits: logitTensor, candidates, prefix, chosen, packing }, { threshold });
+    const tensors = { logits: scoreTensor, candidates, prefix, chosen, packing };
+    const settings = scores === "candidate" ? { threshold } : { threshold, scores }; // it is the default
+    thresholdSelect(commands, tensors, settings);
     gate(commands, { logits: logitTensor, chosen, gates }, {
       rows: packing.rows,
       alpha: 1,
@@ -89,8 +123,8 @@ async function checkCase(
   assertEquals(
     [...records!.subarray(0, kept * 4)],
     [...expected.chosen].flatMap((slot, row) => {
-      const { sequence, position } = slots[slot]!;
-      return [sequence * tokens + position, position, expected.spans[row * 2]!, expected.spans[row * 2 + 1]!];
+      const { position } = slots[slot]!;
+      return [stateRows[slot]!, position, expected.spans[row * 2]!, expected.spans[row * 2 + 1]!];
     }),
   );
   // A kernel that is dispatched for the kept rows sees just those.
@@ -111,7 +145,7 @@ gpuTest("thresholdSelect refuses a packing of a fixed number of rows", (device) 
     candidates,
     prefix: blankIndices(device, [2]),
     chosen: blankIndices(device, [1]),
-    packing: fixedPacking(device, { sequences: 1, kept: 1 }),
+    packing: fixedPacking(device, { count: 1 }),
   };
   const commands = new Commands(device, "test");
   assertThrows(() => thresholdSelect(commands, tensors, { threshold: 0 }), TypeError, "fixed number of rows");

@@ -15,7 +15,7 @@ import {
 } from "../../model/checkpoint.ts";
 import { ConfigError } from "../../model/config.ts";
 import { allocateOptimizer, type OptimizerState } from "../../model/optimizer.ts";
-import { ParameterLayout, type ParameterViews } from "../../model/parameters.ts";
+import { ParameterLayout, type ParameterViews } from "../../model/parameter_layout.ts";
 import { presetConfig } from "../../model/presets.ts";
 import { CheckpointError } from "../../model/safetensors.ts";
 import { parameterTensor } from "../../model/weights.ts";

@@ -9,7 +9,9 @@ import type { GpuDevice } from "../../gpu/device.ts";
 import { readTensor, readTensors } from "../../gpu/readback.ts";
 import { type Tensor, writeTensor } from "../../gpu/tensor.ts";
 import { DEFAULT_OPTIMIZER } from "../../model/optimizer.ts";
-import type { ParameterLayout, ParameterViews } from "../../model/parameters.ts";
+import type { ParameterLayout, ParameterViews } from "../../model/parameter_layout.ts";
+import type { Decisions } from "../../model/recursion.ts";
+import { selectionsOf } from "../../model/router_health.ts";
 import { allocateTraining, TrainingPrograms } from "../../model/training.ts";
 import { transformerForward } from "../../model/transformer.ts";
 import { parameterTensor } from "../../model/weights.ts";
@@ -41,6 +43,30 @@ async function readLogits(device: GpuDevice, logits: Tensor, vocabSize: number):
   return Array.from(await readTensor(device, logits)).filter((_, i) => i % padded < vocabSize);
 }
 
+/** The routers' decisions and gates of a forward pass as in training. */
+async function assertDecisions(
+  device: GpuDevice,
+  { golden, decisions }: { golden: Golden; decisions: Decisions },
+): Promise<void> {
+  async function assertValues(label: string, tensor: Tensor): Promise<void> {
+    assertClose(await readTensor(device, tensor), goldenValues(golden, label), { relative: VALUES, label });
+  }
+  if (decisions.kind === "expert_choice") {
+    for (const { step, packing, gates } of decisions.selections) {
+      const records = await readTensor(device, packing.records);
+      const positions = Array.from(records).filter((_, i) => i % 4 === 1);
+      assertEquals(positions, Array.from(goldenValues(golden, `selected.${step}`)), `selected.${step}`);
+      await assertValues(`gates.${step}`, gates);
+    }
+  } else if (decisions.kind === "token_choice") {
+    const { depths, gates, logits, probabilities } = decisions.decision;
+    assertEquals(Array.from(await readTensor(device, depths)), Array.from(goldenValues(golden, "depth")));
+    await assertValues("gates", gates);
+    await assertValues("router_logits", logits);
+    await assertValues("probabilities", probabilities);
+  }
+}
+
 for (const name of goldenNames) {
   gpuTest(`training matches golden case ${name}`, async (device) => {
     const golden = readGolden(name);
@@ -52,18 +78,12 @@ for (const name of goldenNames) {
     uploadWeights(device, { golden, layout, weights });
 
     const forward = new Commands(device, "forward");
-    transformerForward(forward, { config, weights, workspace }, { lossScale: 1 });
+    transformerForward(forward, { config, weights, workspace });
     writeTensor(device, workspace.ids, Uint32Array.from(tensors.get("input_ids")!.data));
     submit(device, [forward]);
     const logits = await readLogits(device, workspace.logits, config.vocabSize);
     assertClose(logits, goldenValues(golden, "logits"), { relative: VALUES, label: "logits" });
-    for (const { step, packing, gates } of workspace.selections) {
-      const records = await readTensor(device, packing.records);
-      const positions = Array.from(records).filter((_, i) => i % 4 === 1);
-      assertEquals(positions, Array.from(goldenValues(golden, `selected.${step}`)), `selected.${step}`);
-      const expected = goldenValues(golden, `gates.${step}`);
-      assertClose(await readTensor(device, gates), expected, { relative: VALUES, label: `gates.${step}` });
-    }
+    await assertDecisions(device, { golden, decisions: workspace.decisions });
 
     const programs = new TrainingPrograms(device, { config, shape, buffers, settings: DEFAULT_OPTIMIZER });
     const batch = {
@@ -80,7 +100,7 @@ for (const name of goldenNames) {
         label: `gradient norm ${step}`,
       });
       if (step > 0) continue;
-      for (const term of ["auxiliary", "z"] as const) {
+      for (const term of ["auxiliary", "balancing", "z"] as const) {
         if (losses[term] === null) continue;
         const expected = goldenValues(golden, `loss_${term}`);
         assertClose([losses[term]], expected, { relative: VALUES, label: `loss_${term}` });
@@ -105,17 +125,23 @@ for (const name of goldenNames) {
     uploadWeights(device, { golden, layout, weights });
     const workspace = allocateWorkspace(device, {
       config,
-      shape: { sequences, tokens, routing: "causal", backward: false, head: "all" },
+      shape: {
+        lengths: new Array<number>(sequences).fill(tokens),
+        routing: "causal",
+        backward: false,
+        head: "all",
+      },
     });
     const commands = new Commands(device, "causal forward");
-    transformerForward(commands, { config, weights, workspace }, { lossScale: null });
+    transformerForward(commands, { config, weights, workspace });
     writeTensor(device, workspace.ids, Uint32Array.from(tensors.get("input_ids")!.data));
     submit(device, [commands]);
     const logits = await readLogits(device, workspace.logits, config.vocabSize);
     assertClose(logits, goldenValues(golden, "logits_causal"), { relative: VALUES, label: "logits_causal" });
-    if (workspace.selections.length === 0) return;
+    const selections = selectionsOf(workspace);
+    if (selections.length === 0) return;
     const depths = new Array<number>(sequences * tokens).fill(0);
-    for (const { packing } of workspace.selections) {
+    for (const { packing } of selections) {
       const [count, records] = await readTensors(device, [packing.rows.count, packing.records]);
       for (let row = 0; row < count![0]!; row++) depths[records![row * 4]!]!++;
     }

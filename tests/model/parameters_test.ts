@@ -2,13 +2,8 @@ import { assertEquals } from "@std/assert";
 import { planAllocator } from "../../gpu/memory.ts";
 import { elementCount, type Tensor } from "../../gpu/tensor.ts";
 import type { ModelConfig } from "../../model/config.ts";
-import {
-  layerRoles,
-  paddedVocabSize,
-  parameterCount,
-  ParameterLayout,
-  parameterTable,
-} from "../../model/parameters.ts";
+import { ParameterLayout } from "../../model/parameter_layout.ts";
+import { layerRoles, paddedVocabSize, parameterCount, parameterTable } from "../../model/parameters.ts";
 import { presetConfig } from "../../model/presets.ts";
 import { parameterTensor } from "../../model/weights.ts";
 import { goldenNames, readGolden } from "../support/golden.ts";

@@ -1,7 +1,8 @@
 import { assertAlmostEquals, assertEquals, assertNotEquals } from "@std/assert";
 import type { GpuDevice } from "../../gpu/device.ts";
 import { readTensor } from "../../gpu/readback.ts";
-import { ParameterLayout, parameterTable, type ParameterViews } from "../../model/parameters.ts";
+import { ParameterLayout, type ParameterViews } from "../../model/parameter_layout.ts";
+import { parameterTable } from "../../model/parameters.ts";
 import { presetConfig } from "../../model/presets.ts";
 import { initializeWeights, parameterSources, parameterTensor } from "../../model/weights.ts";
 import { gpuTest } from "../support/device.ts";

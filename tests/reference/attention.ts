@@ -7,25 +7,27 @@ export interface AttentionSizes {
   readonly headDim: number;
 }
 
-/** What attention reads: q (rows, H, D), k and v (rows, G, D), spans (rows, 2). */
+/** What attention reads: q (rows, H, D), k and v (key rows, G, D), spans (rows, 2). */
 export interface AttentionInput {
   readonly q: Float64Array;
   readonly k: Float64Array;
   readonly v: Float64Array;
-  /** For each packed row the `[start, end)` of the packed rows of its own sequence; see `packSpans`. */
+  /** For each packed row the `[start, end)` of the key rows of its own sequence; see `packSpans`. */
   readonly spans: ArrayLike<number>;
+  /** For each packed row the last key row that it sees; itself by default, where the key rows are the rows. */
+  readonly last?: ArrayLike<number>;
 }
 
 /**
  * Causal attention over packed sequences (Vaswani et al. 2017, arXiv 1706.03762, equation 1) with grouped
  * heads (Ainslie et al. 2023, arXiv 2305.13245).
  *
- * Row i attends to the rows start..i of its sequence:
+ * Row i attends to the key rows start..last of its sequence, by default those up to itself:
  * s_j = q_i . k_j / sqrt(D), logSumExp_i = log sum_j exp(s_j), out_i = sum_j exp(s_j - logSumExp_i) v_j.
  * Key/value head g serves the query heads g*H/G to (g+1)*H/G - 1. out (rows, H, D), logSumExp (rows, H).
  */
 export function attention(
-  { q, k, v, spans }: AttentionInput,
+  { q, k, v, spans, last }: AttentionInput,
   { heads, keyValueHeads, headDim: width }: AttentionSizes,
 ): { out: Float64Array; logSumExp: Float64Array } {
   const rows = spans.length / 2;
@@ -33,11 +35,12 @@ export function attention(
   const logSumExp = new Float64Array(rows * heads);
   for (let i = 0; i < rows; i++) {
     const start = spans[2 * i]!;
+    const end = (last?.[i] ?? i) + 1;
     for (let h = 0; h < heads; h++) {
       const g = Math.floor(h / (heads / keyValueHeads));
       const head = { index: i * heads + h, width };
       const scores: number[] = [];
-      for (let j = start; j <= i; j++) {
+      for (let j = start; j < end; j++) {
         const key = row(k, { index: j * keyValueHeads + g, width });
         scores.push(dot(row(q, head), key) / Math.sqrt(width));
       }
@@ -45,7 +48,7 @@ export function attention(
       const largest = scores.reduce((a, b) => Math.max(a, b), -Infinity);
       const sum = scores.reduce((total, score) => total + Math.exp(score - largest), 0);
       logSumExp[head.index] = largest + Math.log(sum);
-      for (let j = start; j <= i; j++) {
+      for (let j = start; j < end; j++) {
         const source = row(v, { index: j * keyValueHeads + g, width });
         addScaled(row(out, head), { source, scale: Math.exp(scores[j - start]! - largest) / sum });
       }
@@ -63,7 +66,7 @@ export function attention(
  * 2205.14135, appendix B).
  */
 export function attentionBackward(
-  { gradOut, q, k, v, spans, out, logSumExp }: AttentionInput & {
+  { gradOut, q, k, v, spans, last, out, logSumExp }: AttentionInput & {
     readonly gradOut: Float64Array;
     readonly out: Float64Array;
     readonly logSumExp: Float64Array;
@@ -74,13 +77,15 @@ export function attentionBackward(
   const gradK = new Float64Array(k.length);
   const gradV = new Float64Array(v.length);
   for (let i = 0; i < spans.length / 2; i++) {
+    const start = spans[2 * i]!;
+    const end = (last?.[i] ?? i) + 1;
     for (let h = 0; h < heads; h++) {
       const g = Math.floor(h / (heads / keyValueHeads));
       const head = { index: i * heads + h, width };
       const query = row(q, head);
       const gradient = row(gradOut, head);
       const delta = dot(gradient, row(out, head));
-      for (let j = spans[2 * i]!; j <= i; j++) {
+      for (let j = start; j < end; j++) {
         const other = { index: j * keyValueHeads + g, width };
         const key = row(k, other);
         const p = Math.exp(dot(query, key) / Math.sqrt(width) - logSumExp[head.index]!);

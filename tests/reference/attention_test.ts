@@ -3,6 +3,8 @@ import { assertClose } from "../support/close.ts";
 import { createRandom } from "../support/random.ts";
 import { attention, attentionBackward } from "./attention.ts";
 import { assertGradient } from "./central_differences.ts";
+import { gatherRows } from "./gather_rows.ts";
+import { packQueries, packRows } from "./packing.ts";
 import { dot } from "./rows.ts";
 import { packSpans } from "./spans.ts";
 
@@ -38,6 +40,44 @@ for (const { name, lengths, ...sizes } of cases) {
     assertGradient(gradV, { loss, x: v, label: "v" });
   });
 }
+
+Deno.test("attention of some rows to the keys of all gives what it gives all rows, and its gradients", () => {
+  const sizes = { heads: 4, keyValueHeads: 2, headDim: 4 };
+  const tokens = 5;
+  const indices = Int32Array.of(0, 3, 4, 6, 9);
+  const random = createRandom(8);
+  const all = random.normals(2 * tokens * 16);
+  const k = random.normals(2 * tokens * 8);
+  const v = random.normals(2 * tokens * 8);
+  const dense = attention({ q: all, k, v, spans: packSpans([tokens, tokens]) }, sizes);
+  const q = gatherRows({ x: all, indices }, { width: 16 });
+  const { spans, last } = packQueries(indices, { tokens });
+  const forward = attention({ q, k, v, spans, last }, sizes);
+  assertEquals(forward.out, gatherRows({ x: dense.out, indices }, { width: 16 }));
+  assertEquals(forward.logSumExp, gatherRows({ x: dense.logSumExp, indices }, { width: 4 }));
+  const gradOut = random.normals(q.length);
+  const { gradQ, gradK, gradV } = attentionBackward({ gradOut, q, k, v, spans, last, ...forward }, sizes);
+  function loss(): number {
+    return dot(gradOut, attention({ q, k, v, spans, last }, sizes).out);
+  }
+  assertGradient(gradQ, { loss, x: q, label: "q" });
+  assertGradient(gradK, { loss, x: k, label: "k" });
+  assertGradient(gradV, { loss, x: v, label: "v" });
+});
+
+Deno.test("packRows and packQueries keep original positions and differ in the keys that rows see", () => {
+  const indices = Int32Array.of(1, 2, 5);
+  assertEquals(packRows(indices, { tokens: 4, lengths: [2, 1] }), {
+    positions: Int32Array.of(1, 2, 1),
+    spans: Int32Array.of(0, 2, 0, 2, 2, 3),
+    last: Int32Array.of(0, 1, 2),
+  });
+  assertEquals(packQueries(indices, { tokens: 4 }), {
+    positions: Int32Array.of(1, 2, 1),
+    spans: Int32Array.of(0, 4, 0, 4, 4, 8),
+    last: Int32Array.of(1, 2, 5),
+  });
+});
 
 Deno.test("packSpans gives each row the range of its sequence", () => {
   assertEquals(packSpans([2, 0, 1]), Int32Array.of(0, 2, 0, 2, 2, 3));

@@ -13,18 +13,20 @@ export interface BinaryCrossEntropyCoefficients {
 }
 
 /**
- * Both terms for each candidate, before their coefficients; (n) each.
+ * Both terms for each candidate, before their coefficients, and whether its logit says what its label does; (n) each.
  *
  * losses = -y log sigmoid(l) - (1 - y) log(1 - sigmoid(l)), as max(l, 0) - l y + log(1 + exp(-|l|)),
  * which cannot overflow;
- * squares = l^2, the z-loss of a router with one output (the square of a logsumexp over one value).
+ * squares = l^2, the z-loss of a router with one output (the square of a logsumexp over one value);
+ * agreements = 1 where the label is 1 just where l > 0, else 0: their mean is the sampling accuracy.
  */
 export function binaryCrossEntropy(
   { logits, labels }: BinaryCrossEntropyInput,
-): { losses: Float64Array; squares: Float64Array } {
+): { losses: Float64Array; squares: Float64Array; agreements: Float64Array } {
   return {
     losses: logits.map((l, i) => Math.max(l, 0) - l * labels[i]! + Math.log1p(Math.exp(-Math.abs(l)))),
     squares: logits.map((l) => l * l),
+    agreements: logits.map((l, i) => Number((l > 0) === (labels[i] === 1))),
   };
 }
 

@@ -3,8 +3,13 @@ import { assertClose } from "../support/close.ts";
 import { createRandom } from "../support/random.ts";
 import { attention } from "./attention.ts";
 import { gatherRows } from "./gather_rows.ts";
+import { maskedAttention, maskedBlock } from "./masked_block.ts";
 import { rope } from "./rope.ts";
+import { layerPlan } from "./sharing.ts";
 import { packSpans } from "./spans.ts";
+import { randomIds, randomModel, tinyRecursiveConfig, tinyRouter, tinyTokenRouter } from "./tiny_model.ts";
+import { forward } from "./transformer.ts";
+import type { Model } from "./weights.ts";
 
 const sizes = { heads: 4, keyValueHeads: 2, headDim: 6 };
 const tokens = 7;
@@ -12,36 +17,6 @@ const tokens = 7;
 const active = [[0, 2, 3, 6], [], [1, 5]];
 const indices = active.flatMap((positions, b) => positions.map((position) => b * tokens + position));
 const spans = packSpans(active.map(({ length }) => length));
-
-/**
- * Attention over whole sequences with a mask: query t sees the active keys s <= t; written without packing.
- */
-function maskedAttention({ q, k, v }: { q: Float64Array; k: Float64Array; v: Float64Array }): Float64Array {
-  const { heads, keyValueHeads, headDim } = sizes;
-  const out = new Float64Array(q.length);
-  for (const t of indices) {
-    const start = t - t % tokens;
-    for (let h = 0; h < heads; h++) {
-      const g = Math.floor(h * keyValueHeads / heads);
-      const keys = indices.filter((s) => s >= start && s <= t);
-      const weights = keys.map((s) => {
-        let score = 0;
-        for (let c = 0; c < headDim; c++) {
-          score += q[(t * heads + h) * headDim + c]! * k[(s * keyValueHeads + g) * headDim + c]!;
-        }
-        return Math.exp(score / Math.sqrt(headDim));
-      });
-      const sum = weights.reduce((total, weight) => total + weight, 0);
-      keys.forEach((s, i) => {
-        for (let c = 0; c < headDim; c++) {
-          out[(t * heads + h) * headDim + c]! += weights[i]! / sum *
-            v[(s * keyValueHeads + g) * headDim + c]!;
-        }
-      });
-    }
-  }
-  return out;
-}
 
 const random = createRandom(90);
 const queryWidth = sizes.heads * sizes.headDim;
@@ -70,7 +45,7 @@ function maskedRows(): Float64Array {
     q: rope({ x: q, positions }, { ...settings, heads: sizes.heads }),
     k: rope({ x: k, positions }, { ...settings, heads: sizes.keyValueHeads }),
     v,
-  });
+  }, { ...sizes, tokens, queries: indices, keys: indices });
   return gatherRows({ x: out, indices }, { width: queryWidth });
 }
 
@@ -88,3 +63,69 @@ Deno.test("attention over gathered rows at compact positions is something else",
   const largest = Math.max(...compact.map((value, i) => Math.abs(value - masked[i]!)));
   assertEquals(largest > 1e-2, true, `largest difference ${largest}`);
 });
+
+const tinyTokens = 9;
+
+/**
+ * State after recursion steps that run all rows through the block, masked to the given ones.
+ *
+ * Step r writes x + w z with gates, z without.
+ */
+function maskedRecursion(
+  model: Model,
+  { x, steps }: { x: Float64Array; steps: readonly { indices: Int32Array; weights?: Float64Array }[] },
+): Float64Array {
+  const { hiddenSize: width, kvCache, recursion } = model.config;
+  const { block: layers } = layerPlan(recursion!);
+  const all = Array.from({ length: x.length / width }, (_, row) => row);
+  let sources: readonly Float64Array[] | undefined;
+  let state = x;
+  for (const { indices, weights } of steps) {
+    const keys = kvCache === "shared" ? all : indices;
+    const mask = { tokens: tinyTokens, queries: indices, keys };
+    const { out, inputs } = maskedBlock(model, { x: state, layers, mask, sources });
+    if (kvCache === "shared") sources ??= inputs;
+    const before = state;
+    state = before.slice();
+    indices.forEach((index, i) => {
+      for (let at = index * width; at < (index + 1) * width; at++) {
+        state[at] = weights ? before[at]! + weights[i]! * out[at]! : out[at]!;
+      }
+    });
+  }
+  return state;
+}
+
+for (const kvCache of ["recursion_wise", "shared"] as const) {
+  for (const sharing of ["cycle", "middle_cycle"] as const) {
+    const recursion = { sharing, numRecursions: 3, blockLayers: 2 };
+
+    Deno.test(`token choice on packed tokens equals masks over all tokens: ${sharing}, ${kvCache}`, () => {
+      const config = tinyRecursiveConfig(recursion, { router: tinyTokenRouter(), kvCache });
+      const model = randomModel(config, { random: createRandom(95) });
+      const ids = randomIds(config, { random: createRandom(92), count: 2 * tinyTokens });
+      const { tokenChoice, depths } = forward(model, { ids, sequences: 2 });
+      assertEquals(new Set(depths).size, 3);
+      const { router: { x }, choice, steps, out } = tokenChoice!;
+      const z = maskedRecursion(model, { x, steps: steps.map(({ indices }) => ({ indices })) });
+      const gated = z.map((value, at) => x[at]! + choice.gates[Math.floor(at / config.hiddenSize)]! * value);
+      assertClose(out, gated, { relative: 1e-13, label: "state" });
+    });
+
+    for (const selection of [{ kind: "top_k" }, { kind: "threshold", threshold: 0 }] as const) {
+      const name = `expert choice by ${selection.kind}`;
+      Deno.test(`${name} on packed tokens equals masks over all tokens: ${sharing}, ${kvCache}`, () => {
+        const config = tinyRecursiveConfig(recursion, { router: tinyRouter({ alpha: 1 }), kvCache });
+        const model = randomModel(config, { random: createRandom(95) });
+        const ids = randomIds(config, { random: createRandom(92), count: 2 * tinyTokens });
+        const { steps, depths } = forward(model, { ids, sequences: 2, selection });
+        assertEquals(new Set(depths).size, 3);
+        const { x } = steps[0]!.router;
+        assertClose(steps.at(-1)!.out, maskedRecursion(model, { x, steps }), {
+          relative: 1e-13,
+          label: "state",
+        });
+      });
+    }
+  }
+}

@@ -9,8 +9,8 @@ import { assertEquals } from "@std/assert";
 import { assertClose } from "../support/close.ts";
 import { type Golden, goldenNames, goldenValues, readGolden } from "../support/golden.ts";
 import { decodeGreedily } from "./greedy.ts";
+import type { ExpertChoiceStep } from "./expert_choice.ts";
 import { lossTerms } from "./loss.ts";
-import type { RecursionStep } from "./recursion.ts";
 import { globalNorm, train } from "./training.ts";
 import { backward, forward } from "./transformer.ts";
 import type { Model } from "./weights.ts";
@@ -29,7 +29,8 @@ function modelOf({ config, weights }: Golden): Model {
  * Logits of a step spread over all tokens, (B, T), as the golden cases store them: -1e30 where there is no
  * candidate.
  */
-function spreadLogits({ candidates, logits }: RecursionStep, { count }: { count: number }): Float64Array {
+function spreadLogits({ router }: ExpertChoiceStep, { count }: { count: number }): Float64Array {
+  const { candidates, logits } = router;
   const spread = new Float64Array(count).fill(-1e30);
   candidates.forEach((row, i) => spread[row] = logits[i]!);
   return spread;
@@ -54,23 +55,25 @@ for (const name of goldenNames) {
   const targets = goldenValues(golden, "targets");
   const batch = { ids, sequences };
   const tokens = ids.length / sequences;
-  const isRouted = golden.config.router !== null;
+  const scheme = golden.config.router?.kind;
 
   Deno.test(`golden ${name}: training-mode logits and loss terms`, () => {
     const tape = forward(model, batch);
     assertClose(tape.logits, goldenValues(golden, "logits"), { relative, label: "logits" });
     const losses = lossTerms(model, { tape, targets });
-    assertClose([losses.crossEntropy], goldenValues(golden, "loss_ce"), { relative, label: "loss_ce" });
-    assertClose([losses.total], goldenValues(golden, "loss_total"), { relative, label: "loss_total" });
-    if (!isRouted) return;
-    assertClose([losses.auxiliary], goldenValues(golden, "loss_auxiliary"), {
-      relative,
-      label: "loss_auxiliary",
-    });
-    assertClose([losses.z], goldenValues(golden, "loss_z"), { relative, label: "loss_z" });
+    const expected = {
+      loss_ce: losses.crossEntropy,
+      loss_total: losses.total,
+      ...scheme === "expert_choice" && { loss_auxiliary: losses.auxiliary },
+      ...scheme === "token_choice" && { loss_balancing: losses.balancing },
+      ...scheme && { loss_z: losses.z },
+    };
+    for (const [label, value] of Object.entries(expected)) {
+      assertClose([value], goldenValues(golden, label), { relative, label });
+    }
   });
 
-  if (isRouted) {
+  if (scheme === "expert_choice") {
     Deno.test(`golden ${name}: chosen tokens, gates and router logits of every step`, () => {
       const { steps } = forward(model, batch);
       assertEquals(steps.length, golden.config.recursion!.numRecursions);
@@ -81,6 +84,24 @@ for (const name of goldenNames) {
         const label = `router_logits.${r}`;
         assertSpreadClose(spreadLogits(step, { count: ids.length }), goldenValues(golden, label), { label });
       });
+    });
+  }
+
+  if (scheme === "token_choice") {
+    Deno.test(`golden ${name}: router logits, probabilities, depths and gates`, () => {
+      const { depths, tokenChoice } = forward(model, batch);
+      const { router, choice, balance } = tokenChoice!;
+      assertEquals(depths, goldenValues(golden, "depth"));
+      assertEquals(choice.depths, depths);
+      assertEquals(balance.load, goldenValues(golden, "load_counts"));
+      const results = {
+        router_logits: router.logits,
+        probabilities: choice.probabilities,
+        gates: choice.gates,
+      };
+      for (const [label, values] of Object.entries(results)) {
+        assertClose(values, goldenValues(golden, label), { relative, label });
+      }
     });
   }
 

@@ -4,7 +4,7 @@ import type { ExpertChoiceConfig, ModelConfig } from "../../model/config.ts";
 import { assertClose } from "../support/close.ts";
 import { createRandom } from "../support/random.ts";
 import { lossTerms } from "./loss.ts";
-import type { Selection } from "./recursion.ts";
+import type { Selection } from "./expert_choice.ts";
 import { addScaled, row } from "./rows.ts";
 import { layerPlan, unrolledLayers } from "./sharing.ts";
 import { stackForward } from "./stack.ts";
@@ -48,13 +48,16 @@ Deno.test("unrolledLayers follows the four sharing strategies", () => {
   assertEquals(unrolledLayers(tinyConfig()), [0, 1, 2]);
 });
 
-Deno.test("replace at full depth equals the recursive baseline", () => {
-  const model = routedModel({ gating: "replace", capacities: [1, 1, 1] });
-  const baseline = forward(withConfig(model, tinyRecursiveConfig(middleCycle)), batch);
-  const tolerance = { relative: 1e-12, label: "logits" };
-  assertClose(forward(model, batch).logits, baseline.logits, tolerance);
-  assertClose(forward(model, { ...batch, selection: everyToken }).logits, baseline.logits, tolerance);
-});
+for (const kvCache of ["recursion_wise", "shared"] as const) {
+  Deno.test(`replace at full depth equals the recursive baseline, ${kvCache}`, () => {
+    const routed = routedModel({ gating: "replace", capacities: [1, 1, 1] });
+    const model = withConfig(routed, { ...routed.config, kvCache });
+    const baseline = forward(withConfig(model, tinyRecursiveConfig(middleCycle, { kvCache })), batch);
+    const tolerance = { relative: 1e-12, label: "logits" };
+    assertClose(forward(model, batch).logits, baseline.logits, tolerance);
+    assertClose(forward(model, { ...batch, selection: everyToken }).logits, baseline.logits, tolerance);
+  });
+}
 
 Deno.test("additive at full depth equals the loop x <- x + Block(x), not the baseline", () => {
   const model = routedModel({ gating: "additive", capacities: [1, 1, 1] });
@@ -86,6 +89,15 @@ const causal: Record<string, Model> = {
   "recursive": withConfig(routedModel(), tinyRecursiveConfig(middleCycle)),
   "expert choice by threshold": routedModel(),
   "expert choice by threshold in every step": routedModel({ capacities: [0.9, 0.5, 0.2] }),
+  "expert choice by an auxiliary router": routedModel({ auxiliary: "router" }),
+  "recursive, shared keys and values": withConfig(
+    routedModel(),
+    tinyRecursiveConfig(middleCycle, { kvCache: "shared" }),
+  ),
+  "expert choice by threshold, shared keys and values": withConfig(routedModel(), {
+    ...routedModel().config,
+    kvCache: "shared",
+  }),
 };
 
 for (const [name, model] of Object.entries(causal)) {
@@ -123,7 +135,7 @@ for (const capacities of [null, [0.8, 0.8, 0.05]]) {
     const { steps, depths } = forward(routedModel({ capacities }), batch);
     const sizes = capacities ? [10, 10, 1] : [13, 8, 4];
     const runs = new Int32Array(ids.length);
-    steps.forEach(({ x, out, candidates, indices, lengths, labels }, r) => {
+    steps.forEach(({ router: { x, candidates }, out, indices, lengths, labels }, r) => {
       assertEquals(lengths, Int32Array.of(sizes[r]!, sizes[r]!));
       assertEquals(indices, indices.toSorted());
       assertEquals(new Set(indices).size, 2 * sizes[r]!);
@@ -155,14 +167,14 @@ Deno.test("auxiliary loss and z-loss average over the candidates of each step", 
   const tape = forward(model, batch);
   let auxiliary = 0;
   let z = 0;
-  for (const { logits, labels } of tape.steps) {
+  for (const { router: { logits }, labels } of tape.steps) {
     logits.forEach((logit, i) => {
       const probability = 1 / (1 + Math.exp(-logit));
       auxiliary -= Math.log(labels[i] === 1 ? probability : 1 - probability) / logits.length;
       z += logit ** 2 / logits.length;
     });
   }
-  assertEquals(tape.steps.map(({ logits }) => logits.length), [26, 26, 16]);
+  assertEquals(tape.steps.map(({ router }) => router.logits.length), [26, 26, 16]);
   assert(tape.steps[0]!.labels.every((label) => label === 1));
   const losses = lossTerms(model, { tape, targets: ids });
   assertClose([losses.auxiliary, losses.z], [auxiliary, z], { relative: 1e-12, label: "losses" });

@@ -52,9 +52,10 @@ for (const count of [7, 1]) {
 
 Deno.test("binaryCrossEntropy is exact at 0 and linear far out", () => {
   const logits = Float64Array.of(0, 0, 1000, 1000, -1000, -1000);
-  const { losses, squares } = binaryCrossEntropy({ logits, labels: [0, 1, 0, 1, 0, 1] });
+  const { losses, squares, agreements } = binaryCrossEntropy({ logits, labels: [0, 1, 0, 1, 0, 1] });
   assertEquals(losses, Float64Array.of(Math.log(2), Math.log(2), 1000, 0, 0, 1000));
   assertEquals(squares.slice(1, 3), Float64Array.of(0, 1e6));
+  assertEquals(agreements, Float64Array.of(1, 0, 0, 1, 1, 0));
 });
 
 Deno.test("sumSquares adds squares", () => {

@@ -1,42 +1,55 @@
 import { addScaled, dot, row } from "./rows.ts";
 
-/** The candidates of a linear router: rows `indices` (n) of x (rows, C), scored by weight (C). */
+/** The candidates of a linear router: rows `indices` (n) of x (rows, C), scored by weight (O, C). */
 export interface RouterScoreInput {
   readonly x: Float64Array;
   readonly weight: Float64Array;
   readonly indices: ArrayLike<number>;
 }
 
-/** logits_i = x[indices_i] . weight / temperature, (n). */
+/** Settings of a linear router. */
+export interface RouterScoreSettings {
+  readonly temperature: number;
+  /** O, 1 unless told. */
+  readonly outputs?: number;
+}
+
+/** logits_io = x[indices_i] . weight_o / temperature, (n, O). */
 export function routerScore(
   { x, weight, indices }: RouterScoreInput,
-  { temperature }: { temperature: number },
+  { temperature, outputs = 1 }: RouterScoreSettings,
 ): Float64Array {
-  const width = weight.length;
-  const logits = new Float64Array(indices.length);
+  const width = weight.length / outputs;
+  const logits = new Float64Array(indices.length * outputs);
   for (let i = 0; i < indices.length; i++) {
-    logits[i] = dot(row(x, { index: indices[i]!, width }), weight) / temperature;
+    const candidate = row(x, { index: indices[i]!, width });
+    for (let o = 0; o < outputs; o++) {
+      logits[i * outputs + o] = dot(candidate, row(weight, { index: o, width })) / temperature;
+    }
   }
   return logits;
 }
 
 /**
- * Gradients of `routerScore`; gradLogits (n), gradX (rows, C), gradWeight (C).
+ * Gradients of `routerScore`; gradLogits (n, O), gradX (rows, C), gradWeight (O, C).
  *
- * gradX[indices_i] += gradLogits_i weight / temperature, 0 at all other rows;
- * gradWeight = sum_i gradLogits_i x[indices_i] / temperature.
+ * gradX[indices_i] += sum_o gradLogits_io weight_o / temperature, 0 at all other rows;
+ * gradWeight_o = sum_i gradLogits_io x[indices_i] / temperature.
  */
 export function routerScoreBackward(
   { gradLogits, x, weight, indices }: RouterScoreInput & { readonly gradLogits: Float64Array },
-  { temperature }: { temperature: number },
+  { temperature, outputs = 1 }: RouterScoreSettings,
 ): { gradX: Float64Array; gradWeight: Float64Array } {
-  const width = weight.length;
+  const width = weight.length / outputs;
   const gradX = new Float64Array(x.length);
-  const gradWeight = new Float64Array(width);
+  const gradWeight = new Float64Array(weight.length);
   for (let i = 0; i < indices.length; i++) {
-    const scale = gradLogits[i]! / temperature;
-    addScaled(row(gradX, { index: indices[i]!, width }), { source: weight, scale });
-    addScaled(gradWeight, { source: row(x, { index: indices[i]!, width }), scale });
+    const candidate = { index: indices[i]!, width };
+    for (let o = 0; o < outputs; o++) {
+      const scale = gradLogits[i * outputs + o]! / temperature;
+      addScaled(row(gradX, candidate), { source: row(weight, { index: o, width }), scale });
+      addScaled(row(gradWeight, { index: o, width }), { source: row(x, candidate), scale });
+    }
   }
   return { gradX, gradWeight };
 }

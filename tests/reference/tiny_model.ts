@@ -1,6 +1,11 @@
-import type { ExpertChoiceConfig, ModelConfig, RecursionConfig } from "../../model/config.ts";
+import type {
+  ExpertChoiceConfig,
+  ModelConfig,
+  RecursionConfig,
+  TokenChoiceConfig,
+} from "../../model/config.ts";
 import type { Random } from "../support/random.ts";
-import type { Model } from "./weights.ts";
+import { type Model, routerBias } from "./weights.ts";
 
 /**
  * The smallest configuration with grouped heads: C 8, F 12, H 2, G 1, D 4, V 11; three layers without
@@ -57,6 +62,35 @@ export function tinyRouter(changes: Partial<ExpertChoiceConfig> = {}): ExpertCho
   };
 }
 
+/** The default token-choice router with changes. */
+export function tinyTokenRouter(changes: Partial<TokenChoiceConfig> = {}): TokenChoiceConfig {
+  return {
+    kind: "token_choice",
+    function: "softmax",
+    alpha: 1,
+    temperature: 1,
+    gating: "weighted",
+    architecture: "linear",
+    balancing: "loss",
+    balancingCoefficient: 0.1,
+    biasUpdateRate: 0.001,
+    zCoefficient: 1e-5,
+    random: false,
+    ...changes,
+  };
+}
+
+/** Routers of a configuration: what the names of their weights begin with, and their outputs. */
+function routersOf({ router, recursion }: ModelConfig): { prefix: string; outputs: number }[] {
+  if (!router || !recursion) return [];
+  const { numRecursions } = recursion;
+  if (router.kind === "token_choice") return [{ prefix: "model.router", outputs: numRecursions }];
+  const groups = router.auxiliary === "router" ? ["routers", "aux_routers"] : ["routers"];
+  return groups.flatMap((group) =>
+    Array.from({ length: numRecursions }, (_, r) => ({ prefix: `model.${group}.${r}`, outputs: 1 }))
+  );
+}
+
 /** A model with normal weights, large enough that every part matters; norm weights lie around 1. */
 export function randomModel(config: ModelConfig, { random }: { random: Random }): Model {
   const { vocabSize, hiddenSize, intermediateSize, numAttentionHeads, numKeyValueHeads, headDim, recursion } =
@@ -85,8 +119,17 @@ export function randomModel(config: ModelConfig, { random }: { random: Random })
   }
   norm("model.norm.weight");
   if (!config.tieWordEmbeddings) matrix("lm_head.weight", { rows: vocabSize, columns: hiddenSize });
-  const routers = config.router && recursion ? recursion.numRecursions : 0;
-  for (let r = 0; r < routers; r++) matrix(`model.routers.${r}.weight`, { rows: 1, columns: hiddenSize });
+  for (const { prefix, outputs } of routersOf(config)) {
+    if (config.router!.architecture === "linear") {
+      matrix(`${prefix}.weight`, { rows: outputs, columns: hiddenSize });
+    } else {
+      matrix(`${prefix}.hidden.weight`, { rows: 2 * hiddenSize, columns: hiddenSize });
+      matrix(`${prefix}.output.weight`, { rows: outputs, columns: 2 * hiddenSize });
+    }
+  }
+  if (config.router?.kind === "token_choice" && config.router.balancing === "loss_free") {
+    weights.set(routerBias, random.normals(recursion!.numRecursions, 0.2));
+  }
   return { config, weights };
 }
 

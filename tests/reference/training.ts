@@ -50,10 +50,15 @@ export function train(
     const clip = clipCoefficient(norm, settings.maxNorm);
     const updated = new Map<string, Float64Array>();
     for (const [name, weight] of weights) {
+      const gradient = gradients.get(name);
+      if (!gradient) {
+        updated.set(name, weight);
+        continue;
+      }
       const weightDecay = name.endsWith("norm.weight") ? 0 : settings.weightDecay;
       const { firstMoment, secondMoment } = moments.get(name) ??
         { firstMoment: new Float64Array(weight.length), secondMoment: new Float64Array(weight.length) };
-      const state = { weight, gradient: gradients.get(name)!, firstMoment, secondMoment };
+      const state = { weight, gradient, firstMoment, secondMoment };
       const next = adamw(state, { ...settings, weightDecay, step, clip });
       updated.set(name, next.weight);
       moments.set(name, next);

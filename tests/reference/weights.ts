@@ -26,9 +26,13 @@ export function headName({ tieWordEmbeddings }: ModelConfig): string {
   return tieWordEmbeddings ? "model.embed_tokens.weight" : "lm_head.weight";
 }
 
-/** A zero gradient for every weight. */
+/** Name of the bias of loss-free balancing, (N): the one weight that gradients do not train. */
+export const routerBias = "model.router.bias";
+
+/** A zero gradient for every weight that is trained. */
 export function zeroGradients(weights: Weights): Map<string, Float64Array> {
-  return new Map(Array.from(weights, ([name, weight]) => [name, new Float64Array(weight.length)]));
+  const trained = weights.entries().filter(([name]) => name !== routerBias);
+  return new Map(trained.map(([name, weight]) => [name, new Float64Array(weight.length)]));
 }
 
 /** Adds to a weight's gradient: a weight that is used several times sums the gradients of all its uses. */

@@ -13,6 +13,8 @@ export const goldenNames = [
   "recursive_middle_cycle",
   "expert_choice",
   "expert_choice_cycle",
+  "expert_choice_kv_shared",
+  "token_choice",
 ] as const;
 
 /** A case that `readGolden` can read. */

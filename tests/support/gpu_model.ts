@@ -2,7 +2,7 @@
 import type { GpuDevice } from "../../gpu/device.ts";
 import { writeTensor } from "../../gpu/tensor.ts";
 import type { Model as GpuModel } from "../../model/forward.ts";
-import { ParameterLayout } from "../../model/parameters.ts";
+import { ParameterLayout } from "../../model/parameter_layout.ts";
 import { parameterTensor } from "../../model/weights.ts";
 import type { Model } from "../reference/weights.ts";
 import { createRandom } from "./random.ts";

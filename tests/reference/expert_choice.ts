@@ -7,15 +7,16 @@ import type { ExpertChoiceConfig } from "../../model/config.ts";
 import { binaryCrossEntropyBackward } from "./binary_cross_entropy.ts";
 import { gate, gateBackward } from "./gate.ts";
 import { gatherRows, gatherRowsBackward } from "./gather_rows.ts";
-import type { Packing } from "./layer.ts";
-import { routerScore, routerScoreBackward } from "./router_score.ts";
+import { packQueries, packRows } from "./packing.ts";
+import { routerBackward, routerForward, type RouterTape } from "./router.ts";
 import { addScaled } from "./rows.ts";
 import { scatterRows, scatterRowsBackward } from "./scatter_rows.ts";
+import type { SharedKeyValues } from "./self_attention.ts";
 import { packSpans } from "./spans.ts";
 import { stackBackward, stackForward, type StackTape } from "./stack.ts";
 import { type Kept, thresholdChoice } from "./threshold.ts";
 import { topK } from "./top_k.ts";
-import { addGradient, type Model, weightOf, type Weights } from "./weights.ts";
+import type { Model, Weights } from "./weights.ts";
 
 /**
  * How a step chooses: `top_k` as in training (k_r per sequence, not causal), `threshold` as in inference
@@ -27,17 +28,16 @@ export type Selection = { readonly kind: "top_k" } | {
 };
 
 /** One recursion step as it ran; rows are indices into the state of B * T rows. */
-export interface RecursionStep {
-  /** State before and after the step, (B * T, C). */
-  readonly x: Float64Array;
+export interface ExpertChoiceStep {
+  /** State after the step, (B * T, C); the router has the one before. */
   readonly out: Float64Array;
-  /** Rows the router looked at: those that ran the step before, ascending; (n). */
-  readonly candidates: Int32Array;
-  /** Raw logit of each candidate, (n). */
-  readonly logits: Float64Array;
+  /** Scores of the rows that ran the step before; its logits give the gates. */
+  readonly router: RouterTape;
+  /** The second router, which only learns to predict the choice; null unless `auxiliary` is "router". */
+  readonly auxiliaryRouter: RouterTape | null;
   /** 1 for a candidate that was chosen, else 0; (n). */
   readonly labels: Int32Array;
-  /** Chosen candidates as indices into `candidates` (k), as rows (k); their number in each sequence (B). */
+  /** Chosen candidates by their place among the candidates (k), as rows (k); their number in each sequence (B). */
   readonly chosen: Int32Array;
   readonly indices: Int32Array;
   readonly lengths: Int32Array;
@@ -45,6 +45,13 @@ export interface RecursionStep {
   readonly weights: Float64Array;
   /** The block on the chosen rows. */
   readonly block: StackTape;
+}
+
+/** The router whose logits the auxiliary loss holds to the top-k choice, and which decides in inference. */
+export function decidingRouter(
+  { router, auxiliaryRouter }: Pick<ExpertChoiceStep, "router" | "auxiliaryRouter">,
+): RouterTape {
+  return auxiliaryRouter ?? router;
 }
 
 /**
@@ -81,52 +88,46 @@ function choose(router: ExpertChoiceConfig, { selection, logits, lengths, r, ste
 }
 
 /** Runs all recursion steps on x (B * T, C), block layers given by their unique indices. */
-export function recursionForward(
+export function expertChoiceForward(
   model: Model,
-  { x, layers, router, steps, sequences, selection }: {
+  { x, layers, router, sequences, selection, shared }: {
     x: Float64Array;
     layers: readonly number[];
     router: ExpertChoiceConfig;
-    steps: number;
     sequences: number;
     selection: Selection;
+    shared: SharedKeyValues | null;
   },
-): RecursionStep[] {
+): ExpertChoiceStep[] {
   const width = model.config.hiddenSize;
+  const steps = model.config.recursion!.numRecursions;
   const tokens = x.length / width / sequences;
-  const done: RecursionStep[] = [];
+  const done: ExpertChoiceStep[] = [];
   let state = x;
   let candidates = Int32Array.from({ length: sequences * tokens }, (_, row) => row);
   let lengths: Int32Array = new Int32Array(sequences).fill(tokens);
   for (let r = 0; r < steps; r++) {
-    const weight = weightOf(model, `model.routers.${r}.weight`);
-    const logits = routerScore({ x: state, weight, indices: candidates }, router);
-    const kept = choose(router, { selection, logits, lengths, r, steps, tokens });
-    const { chosen } = kept;
+    const main = routerForward(model, { prefix: `model.routers.${r}`, x: state, candidates });
+    const auxiliaryRouter = router.auxiliary === "router"
+      ? routerForward(model, { prefix: `model.aux_routers.${r}`, x: state, candidates })
+      : null;
+    const scores = { router: main, auxiliaryRouter };
+    const { logits } = selection.kind === "top_k" ? main : decidingRouter(scores);
+    const { chosen, lengths: kept } = choose(router, { selection, logits, lengths, r, steps, tokens });
     const labels = new Int32Array(candidates.length);
     for (const i of chosen) labels[i] = 1;
     const indices = chosen.map((i) => candidates[i]!);
-    const weights = gate({ logits, chosen }, router);
-    // The block sees the chosen rows alone, in their order, at their original positions.
-    const packing: Packing = { positions: indices.map((row) => row % tokens), spans: kept.spans };
-    const block = stackForward(model, { x: gatherRows({ x: state, indices }, { width }), layers, packing });
+    const weights = gate({ logits: main.logits, chosen }, router);
+    // The block sees the chosen rows in their order, at their original positions.
+    const packing = shared ? packQueries(indices, { tokens }) : packRows(indices, { tokens, lengths: kept });
+    const packed = gatherRows({ x: state, indices }, { width });
+    const block = stackForward(model, { x: packed, layers, packing, shared });
     const { gating } = router;
     const out = scatterRows({ x: state, z: block.out, indices, weights }, { gating, width });
-    done.push({
-      x: state,
-      out,
-      candidates,
-      logits,
-      labels,
-      chosen,
-      indices,
-      lengths: kept.lengths,
-      weights,
-      block,
-    });
+    done.push({ out, ...scores, labels, chosen, indices, lengths: kept, weights, block });
     state = out;
     candidates = indices;
-    lengths = kept.lengths;
+    lengths = kept;
   }
   return done;
 }
@@ -136,44 +137,43 @@ export function recursionForward(
  * to `gradients`.
  *
  * The auxiliary loss and the z-loss of each step enter here with their coefficients, since they depend on its
- * logits alone. The choice is not differentiated.
+ * logits alone. The choice is not differentiated, and the auxiliary router sends nothing back to the state.
  */
-export function recursionBackward(
+export function expertChoiceBackward(
   model: Model,
-  { done, router, gradOut, gradients }: {
-    done: readonly RecursionStep[];
+  { done, router, gradOut, gradients, gradShared }: {
+    done: readonly ExpertChoiceStep[];
     router: ExpertChoiceConfig;
     gradOut: Float64Array;
     gradients: Weights;
+    gradShared: SharedKeyValues | null;
   },
 ): Float64Array {
   const width = model.config.hiddenSize;
-  const coefficients = {
-    coefficient: router.auxiliary === "loss" ? router.auxiliaryCoefficient : 0,
-    zCoefficient: router.zCoefficient,
-  };
+  const { gating, auxiliary, auxiliaryCoefficient: coefficient, zCoefficient } = router;
   let gradient = gradOut;
-  for (const [r, step] of Array.from(done.entries()).reverse()) {
-    const { x, candidates, logits, labels, chosen, indices, weights, block } = step;
+  for (const step of done.toReversed()) {
+    const { router: main, auxiliaryRouter, labels, chosen, indices, weights, block } = step;
+    const { x, logits } = main;
     const { gradX, gradZ, gradWeights } = scatterRowsBackward(
       { gradOut: gradient, x, z: block.out, indices, weights },
-      { gating: router.gating, width },
+      { gating, width },
     );
-    const gradPacked = stackBackward(model, { stack: block, gradOut: gradZ, gradients });
-    const gradGathered = gatherRowsBackward({ gradOut: gradPacked, indices }, {
-      rows: x.length / width,
-      width,
+    const gradPacked = stackBackward(model, { stack: block, gradOut: gradZ, gradients, gradShared });
+    addScaled(gradX, {
+      source: gatherRowsBackward({ gradOut: gradPacked, indices }, { rows: x.length / width, width }),
     });
     const gradLogits = gateBackward({ gradWeights, logits, chosen }, router);
-    addScaled(gradLogits, { source: binaryCrossEntropyBackward({ logits, labels }, coefficients) });
-    const name = `model.routers.${r}.weight`;
-    const score = routerScoreBackward(
-      { gradLogits, x, weight: weightOf(model, name), indices: candidates },
-      router,
-    );
-    addGradient(gradients, { name, value: score.gradWeight });
-    addScaled(gradX, { source: gradGathered });
-    addScaled(gradX, { source: score.gradX });
+    const ofMain = { coefficient: auxiliary === "loss" ? coefficient : 0, zCoefficient };
+    addScaled(gradLogits, { source: binaryCrossEntropyBackward({ logits, labels }, ofMain) });
+    addScaled(gradX, { source: routerBackward(model, { tape: main, gradLogits, gradients }) });
+    if (auxiliaryRouter) {
+      const gradLogits = binaryCrossEntropyBackward({ logits: auxiliaryRouter.logits, labels }, {
+        coefficient,
+        zCoefficient: 0,
+      });
+      routerBackward(model, { tape: auxiliaryRouter, gradLogits, gradients });
+    }
     gradient = gradX;
   }
   return gradient;

@@ -1,0 +1,54 @@
+/** Layers applied one after another: the shared block of a recursion, or the layers before and after it. */
+import type { Commands } from "../gpu/commands.ts";
+import type { Packing } from "../gpu/packing.ts";
+import type { Tensor } from "../gpu/tensor.ts";
+import { layerBackward, layerForward } from "./layer.ts";
+import type { LayerActivations, LayerContext, LayerKeys } from "./layer_buffers.ts";
+import type { LayerViews } from "./parameter_layout.ts";
+
+/** What layers leave for their backward pass, and where their keys come from. */
+export interface LayerBuffers {
+  readonly activations: readonly LayerActivations[];
+  readonly keys: readonly LayerKeys[];
+}
+
+/** Layers with their weights. */
+export interface LayerRun extends LayerBuffers {
+  readonly weights: readonly LayerViews[];
+}
+
+/** Records layers on x for the packed rows and returns the last one's output. */
+export function layersForward(
+  commands: Commands,
+  { x, run }: { x: Tensor; run: LayerRun },
+  { context, packing }: { context: LayerContext; packing: Packing },
+): Tensor {
+  return run.weights.reduce((input, weights, i) => {
+    const activations = run.activations[i]!;
+    layerForward(commands, { x: input, weights, activations, keys: run.keys[i]! }, { context, packing });
+    return activations.out;
+  }, x);
+}
+
+/** Records the reverse of `layersForward`; gradState turns from the gradient of the output to that of x. */
+export function layersBackward(
+  commands: Commands,
+  { x, run, gradients, gradState }: {
+    x: Tensor;
+    run: LayerRun;
+    gradients: readonly LayerViews[];
+    gradState: Tensor;
+  },
+  { context, packing }: { context: LayerContext; packing: Packing },
+): void {
+  for (let i = run.weights.length - 1; i >= 0; i--) {
+    layerBackward(commands, {
+      x: i > 0 ? run.activations[i - 1]!.out : x,
+      weights: run.weights[i]!,
+      gradients: gradients[i]!,
+      activations: run.activations[i]!,
+      keys: run.keys[i]!,
+      gradState,
+    }, { context, packing });
+  }
+}

@@ -1,0 +1,153 @@
+/**
+ * Keys and values of earlier tokens, kept so that a new token costs one row.
+ *
+ * Recursion-wise caching: each recursion step and layer of the block has a slot of its own, with entries only for the
+ * tokens that are active there, at their original positions. Recursive sharing: the block's layers have one slot each,
+ * filled by the first step, where every token is active, and read by all. The layers around the recursion see every
+ * token. Paper: arXiv 2507.10524, section 2.3.
+ */
+import type { Commands } from "../gpu/commands.ts";
+import { cachePlaces } from "../gpu/kernels/cache_places.ts";
+import type { Allocator } from "../gpu/memory.ts";
+import type { Packing } from "../gpu/packing.ts";
+import { createTensor, ELEMENT_BYTES, type Tensor, viewTensor } from "../gpu/tensor.ts";
+import { ConfigError, type ModelConfig } from "./config.ts";
+import { layerPlan } from "./parameters.ts";
+
+/** The caches of some texts ("slots" of the decoder), all layers. */
+export interface KvCache {
+  /** Texts. */
+  readonly slots: number;
+  /** Most tokens of a text. */
+  readonly capacity: number;
+  /** (slots * capacity, 2 G D) for each unrolled layer: keys, then values. */
+  readonly first: readonly Tensor[];
+  readonly steps: readonly (readonly Tensor[])[];
+  readonly last: readonly Tensor[];
+  /** (slots) u32 for each recursion step: entries that its slots hold; null where every token has one. */
+  readonly lengths: readonly (Tensor | null)[];
+}
+
+/** Columns of a cache row: keys and values of all heads. */
+function entryWidth({ numKeyValueHeads, headDim }: ModelConfig): number {
+  return 2 * numKeyValueHeads * headDim;
+}
+
+/** @throws ConfigError for more tokens than the model has positions. */
+export function allocateCache(
+  device: Allocator,
+  { config, slots, capacity }: { config: ModelConfig; slots: number; capacity: number },
+): KvCache {
+  if (capacity > config.maxPositionEmbeddings) {
+    throw new ConfigError(
+      `Cannot cache ${capacity} tokens: the model has ${config.maxPositionEmbeddings} positions ` +
+        "(max_position_embeddings); give a shorter prompt or a smaller -n",
+    );
+  }
+  const plan = layerPlan(config);
+  const isShared = config.kvCache === "shared";
+  const tensor = (label: string): Tensor =>
+    createTensor(device, { shape: [slots * capacity, entryWidth(config)], label });
+  const steps: Tensor[][] = [];
+  for (const layers of plan.steps) {
+    steps.push(isShared && steps[0] ? steps[0] : layers.map(() => tensor("block cache")));
+  }
+  return {
+    slots,
+    capacity,
+    first: plan.first.map(() => tensor("first cache")),
+    steps,
+    last: plan.last.map(() => tensor("last cache")),
+    lengths: plan.steps.map(() =>
+      config.router && !isShared
+        ? createTensor(device, { shape: [slots], dtype: "u32", label: "cache lengths" })
+        : null
+    ),
+  };
+}
+
+/** Where the rows of a pass go in a cache. */
+export interface CachePass {
+  readonly cache: KvCache;
+  /** (state rows) u32: the text that a row belongs to. */
+  readonly slots: Tensor;
+  /** (state rows) u32: recursion steps that each row has run so far in this pass. */
+  readonly depths: Tensor;
+  /** Places of all rows, for layers that see every token. */
+  readonly full: Packing;
+  /** Places of the rows of each recursion step. */
+  readonly steps: readonly Packing[];
+}
+
+/** Buffers for passes of up to as many rows as `full` has, whose recursion steps work on the given packings. */
+export function allocateCachePass(
+  device: Allocator,
+  { cache, full, steps }: { cache: KvCache; full: Packing; steps: readonly Packing[] },
+): CachePass {
+  const { maximum } = full.rows;
+  const rowValues = (label: string): Tensor =>
+    createTensor(device, { shape: [maximum], dtype: "u32", label });
+  function places({ rows }: Packing): Packing {
+    return {
+      rows,
+      records: createTensor(device, { shape: [rows.maximum, 4], dtype: "u32", label: "cache places" }),
+    };
+  }
+  return {
+    cache,
+    slots: rowValues("slots"),
+    depths: rowValues("depths"),
+    full: places(full),
+    steps: steps.map(places),
+  };
+}
+
+/** Records the places of all rows, and their depth 0. */
+export function placeRows(
+  commands: Commands,
+  { cache: { capacity }, slots, depths, full: { records: places } }: CachePass,
+  { packing }: { packing: Packing },
+): void {
+  cachePlaces(commands, { packing, slots, lengths: null, depths, places }, { capacity, depth: 0 });
+}
+
+/** Records the places of a recursion step's rows, and their depth. */
+export function placeStepRows(
+  commands: Commands,
+  { cache, slots, depths, steps }: CachePass,
+  { packing, step }: { packing: Packing; step: number },
+): void {
+  const [lengths, places] = [cache.lengths[step]!, steps[step]!.records];
+  const { capacity } = cache;
+  cachePlaces(commands, { packing, slots, lengths, depths, places }, { capacity, depth: step + 1 });
+}
+
+/** Entries of a text, by the recursion steps that its tokens ran. */
+export interface CacheEntries {
+  readonly tokens: number;
+  /** Tokens active at each recursion step; every token at every step where the model has no router. */
+  readonly active: readonly number[];
+}
+
+/**
+ * Bytes that a text's keys and values take: with recursion-wise caching (2 T + b * sum of active_r) entries in a
+ * middle_cycle model, with sharing (2 + b) T.
+ */
+export function cacheBytes(config: ModelConfig, { tokens, active }: CacheEntries): number {
+  const plan = layerPlan(config);
+  const ends = (plan.first.length + plan.last.length) * tokens;
+  const block = plan.steps.reduce((sum, layers, r) => {
+    if (config.kvCache === "shared") return sum + (r === 0 ? layers.length * tokens : 0);
+    return sum + layers.length * active[r]!;
+  }, 0);
+  return (ends + block) * entryWidth(config) * ELEMENT_BYTES;
+}
+
+/** One text's entries in one layer's slot: (count, 2 G D). */
+export function cacheEntries(
+  { capacity }: KvCache,
+  { layer, slot, count }: { layer: Tensor; slot: number; count: number },
+): Tensor {
+  const width = layer.shape[1]!;
+  return viewTensor(layer, { start: slot * capacity * width, shape: [count, width] });
+}
