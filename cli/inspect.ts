@@ -32,7 +32,7 @@ export async function configOf(model: string): Promise<ModelConfig> {
   const isFolder = await Deno.stat(model).then((info) => info.isDirectory, () => false);
   if (!isFolder) {
     throw new ConfigError(
-      `Cannot inspect "${model}": it is neither a checkpoint's folder nor a preset, such as tiny or 360m-mor3`,
+      `Cannot use "${model}": it is neither a checkpoint's folder nor a preset, such as tiny or 360m-mor3`,
     );
   }
   return await readConfig(model);

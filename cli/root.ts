@@ -4,9 +4,11 @@ import { CompletionsCommand } from "@cliffy/command/completions";
 import denoConfig from "../deno.json" with { type: "json" };
 import { demoCommand } from "./demo.ts";
 import { doctorCommand } from "./doctor.ts";
+import { evalCommand } from "./eval.ts";
 import { forwardCommand } from "./forward.ts";
 import { generateCommand } from "./generate.ts";
 import { inspectCommand } from "./inspect.ts";
+import { profileCommand } from "./profile.ts";
 import { openTerminal } from "./terminal.ts";
 import { trainCommand } from "./train.ts";
 
@@ -26,8 +28,10 @@ export function rootCommand(): Command<any> {
   return command
     .command("train", trainCommand())
     .command("generate", generateCommand())
+    .command("eval", evalCommand())
     .command("forward", forwardCommand())
     .command("inspect", inspectCommand())
+    .command("profile", profileCommand())
     .command("doctor", doctorCommand())
     .command("demo", demoCommand())
     .command("completions", new CompletionsCommand())

@@ -23,7 +23,7 @@ export interface Dispatch {
   readonly grid: Grid;
 }
 
-export interface RecordedDispatch {
+interface RecordedDispatch {
   readonly kind: "dispatch";
   /** `file entry_point`: what timings are grouped by. */
   readonly label: string;
@@ -192,13 +192,29 @@ function checkAliases(
   }
 }
 
+/** Where the timestamps of a dispatch go. */
+export type TimestampWrites = (label: string) => GPUComputePassTimestampWrites;
+
+const timestamps = new WeakMap<GpuDevice, TimestampWrites>();
+
+/** Gives each dispatch of later submits a compute pass of its own with timestamps, until null ends it: timing.ts. */
+export function setTimestamps(device: GpuDevice, writes: TimestampWrites | null): void {
+  if (writes) timestamps.set(device, writes);
+  else timestamps.delete(device);
+}
+
 /** Replays programs in order, in one submit. Errors come with the device's next awaited call. */
 export function submit(device: GpuDevice, programs: readonly Commands[]): void {
   device.guard(programs.map(({ label }) => label).join(", "), () => {
     const encoder = device.handle.createCommandEncoder();
+    const timestampsOf = timestamps.get(device);
     let pass: GPUComputePassEncoder | null = null;
     for (const step of programs.flatMap(({ steps }) => steps)) {
       if (step.kind === "dispatch") {
+        if (timestampsOf) {
+          pass?.end();
+          pass = encoder.beginComputePass({ timestampWrites: timestampsOf(step.label) });
+        }
         pass ??= encoder.beginComputePass();
         encodeDispatch(pass, step);
         continue;
@@ -222,7 +238,7 @@ export function submit(device: GpuDevice, programs: readonly Commands[]): void {
   });
 }
 
-export function encodeDispatch(
+function encodeDispatch(
   pass: GPUComputePassEncoder,
   { pipeline, bindGroup, grid }: RecordedDispatch,
 ): void {

@@ -1,8 +1,8 @@
-/** GPU time of every dispatch of a program, by timestamps. */
-import { type Commands, encodeDispatch, type RecordedDispatch } from "./commands.ts";
+/** GPU time of every dispatch, by timestamps. */
+import { type Commands, setTimestamps, submit } from "./commands.ts";
 import type { GpuDevice } from "./device.ts";
-import { readTensor } from "./readback.ts";
-import { createTensor, destroyTensor } from "./tensor.ts";
+import { readTensors } from "./readback.ts";
+import { createTensor, destroyTensor, type TensorData } from "./tensor.ts";
 
 /** WebGPU allows 4096 queries in a set, two for each pass. */
 const PASSES_PER_SET = 2048;
@@ -14,54 +14,79 @@ export interface DispatchTime {
   readonly milliseconds: number;
 }
 
-/**
- * Runs programs with a compute pass and two timestamps for each dispatch. Clears and copies are left out: time only
- * programs whose results do not matter. On a software adapter a pass adds about 20 us.
- *
- * @throws TypeError when the adapter grants no timestamps.
- */
+/** Passes with timestamps: pass i has the queries 2i and 2i + 1. */
+interface TimedPasses {
+  readonly querySet: GPUQuerySet;
+  readonly labels: string[];
+}
+
+/** @throws TypeError when the adapter grants no timestamps. */
 export async function timeDispatches(
   device: GpuDevice,
   programs: readonly Commands[],
 ): Promise<DispatchTime[]> {
-  if (!device.features.has("timestamp-query")) {
-    throw new TypeError(`${device.info.description} grants no timestamps; kernels cannot be timed`);
-  }
-  const dispatches = programs.flatMap(({ steps }) => steps).filter((step) => step.kind === "dispatch");
-  const times: DispatchTime[] = [];
-  for (let start = 0; start < dispatches.length; start += PASSES_PER_SET) {
-    times.push(...await timeSet(device, dispatches.slice(start, start + PASSES_PER_SET)));
-  }
+  const { times } = await timeWork(device, () => Promise.resolve(submit(device, programs)));
   return times;
 }
 
-async function timeSet(device: GpuDevice, dispatches: readonly RecordedDispatch[]): Promise<DispatchTime[]> {
-  const count = dispatches.length * 2;
-  const querySet = device.handle.createQuerySet({ type: "timestamp", count });
-  const resolved = device.createBuffer({
-    size: count * 8,
-    usage: GPUBufferUsage.QUERY_RESOLVE | GPUBufferUsage.COPY_SRC,
-    label: "timestamps",
+/**
+ * Does work and times every dispatch that is submitted to the device until it is done. Nothing but the speed changes:
+ * each dispatch gets a compute pass of its own, which adds about 20 us on a software adapter and takes from a GPU the
+ * chance to overlap kernels. Clears, copies and the host's work are not timed.
+ *
+ * @throws TypeError when the adapter grants no timestamps.
+ */
+export async function timeWork<T>(
+  device: GpuDevice,
+  work: () => Promise<T>,
+): Promise<{ result: T; times: DispatchTime[] }> {
+  if (!device.features.has("timestamp-query")) {
+    throw new TypeError(`${device.info.description} grants no timestamps; kernels cannot be timed`);
+  }
+  const sets: TimedPasses[] = [];
+  setTimestamps(device, (label) => {
+    let set = sets.at(-1);
+    if (!set || set.labels.length === PASSES_PER_SET) {
+      const querySet = device.handle.createQuerySet({ type: "timestamp", count: PASSES_PER_SET * 2 });
+      sets.push(set = { querySet, labels: [] });
+    }
+    const query = (set.labels.push(label) - 1) * 2;
+    return { querySet: set.querySet, beginningOfPassWriteIndex: query, endOfPassWriteIndex: query + 1 };
   });
-  const ticks = createTensor(device, { shape: [count * 2], dtype: "u32", label: "timestamps" });
-  device.guard("Cannot time dispatches", () => {
+  try {
+    const result = await work();
+    return { result, times: await readTimes(device, sets) };
+  } finally {
+    setTimestamps(device, null);
+    for (const { querySet } of sets) querySet.destroy();
+  }
+}
+
+async function readTimes(device: GpuDevice, sets: readonly TimedPasses[]): Promise<DispatchTime[]> {
+  const usage = GPUBufferUsage.QUERY_RESOLVE | GPUBufferUsage.COPY_SRC;
+  const resolved = sets.map(({ labels }) =>
+    device.createBuffer({ size: labels.length * 16, usage, label: "timestamps" })
+  );
+  const ticks = sets.map(({ labels }) =>
+    createTensor(device, { shape: [labels.length * 4], dtype: "u32", label: "timestamps" })
+  );
+  device.guard("Cannot read timestamps", () => {
     const encoder = device.handle.createCommandEncoder();
-    dispatches.forEach((dispatch, i) => {
-      const pass = encoder.beginComputePass({
-        timestampWrites: { querySet, beginningOfPassWriteIndex: i * 2, endOfPassWriteIndex: i * 2 + 1 },
-      });
-      encodeDispatch(pass, dispatch);
-      pass.end();
+    sets.forEach(({ querySet, labels }, i) => {
+      encoder.resolveQuerySet(querySet, 0, labels.length * 2, resolved[i]!, 0);
+      encoder.copyBufferToBuffer(resolved[i]!, 0, ticks[i]!.buffer, 0, labels.length * 16);
     });
-    encoder.resolveQuerySet(querySet, 0, count, resolved, 0);
-    encoder.copyBufferToBuffer(resolved, 0, ticks.buffer, 0, count * 8);
     device.handle.queue.submit([encoder.finish()]);
   });
-  const nanoseconds = new BigUint64Array((await readTensor(device, ticks)).buffer);
-  querySet.destroy();
-  device.destroyBuffer(resolved);
-  destroyTensor(device, ticks);
-  return dispatches.map(({ label }, i) => ({
+  const data = await readTensors(device, ticks);
+  for (const buffer of resolved) device.destroyBuffer(buffer);
+  for (const tensor of ticks) destroyTensor(device, tensor);
+  return sets.flatMap(({ labels }, i) => timesOf(labels, data[i]!));
+}
+
+function timesOf(labels: readonly string[], { buffer }: TensorData): DispatchTime[] {
+  const nanoseconds = new BigUint64Array(buffer);
+  return labels.map((label, i) => ({
     label,
     milliseconds: Number(nanoseconds[i * 2 + 1]! - nanoseconds[i * 2]!) / 1e6,
   }));

@@ -23,7 +23,7 @@ export class CachedPass {
   readonly workspace: Workspace;
   readonly rows: number;
   readonly #device: GpuDevice;
-  readonly #commands: Commands;
+  readonly commands: Commands;
 
   /**
    * @param head Tokens that get logits: all of them, or the last one.
@@ -46,8 +46,8 @@ export class CachedPass {
       config,
       shape: { lengths: [rows], routing: "causal", backward: false, head, cache },
     });
-    this.#commands = new Commands(device, "cached forward");
-    transformerForward(this.#commands, { config, weights, workspace: this.workspace });
+    this.commands = new Commands(device, "cached forward");
+    transformerForward(this.commands, { config, weights, workspace: this.workspace });
   }
 
   /** Runs at most `rows` new tokens, then the given programs, in one submit. */
@@ -66,12 +66,12 @@ export class CachedPass {
     if (headPacking !== full) {
       writeTensor(device, headPacking.records, Uint32Array.of(count - 1, start + count - 1, 0, 1));
     }
-    submit(device, [this.#commands, ...then]);
+    submit(device, [this.commands, ...then]);
   }
 
   /** Frees the recorded program; the buffers are the allocator's. */
   destroy(): void {
-    this.#commands.destroy();
+    this.commands.destroy();
   }
 }
 

@@ -220,6 +220,11 @@ export class Decoder {
     return await readTensor(this.#device, view) as Float32Array;
   }
 
+  /** The recorded programs, to time them: a prompt's chunk, a step, and the choice that ends a prompt. */
+  get programs(): { readonly prompt: Commands; readonly step: Commands; readonly choice: Commands } {
+    return { prompt: this.#prompt.commands, step: this.#step, choice: this.#promptEnd };
+  }
+
   /** Tokens of a slot's text that have run. */
   length(slot: number): number {
     return this.#lengths[slot]!;

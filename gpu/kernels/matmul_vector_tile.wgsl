@@ -1,7 +1,7 @@
 // Part of the matmul_vector kernels: what they read, and a tile of 4 columns of up to 4 rows of out = x W^T (+ residual).
 // x (rows, depth); weight (columns, depth); residual, out (rows, columns). rows[0] counts the rows.
-// A column of the tile is a vec4 over rows, so that one read of a weight serves all of them. Every sum is one chain of
-// fma in order of depth: no compiler may round it differently for another ROWS, so a row has the same bits in any company.
+// A column of the tile is a vec4 over rows, so that one read of a weight serves all of them. Sums are explicit chains of
+// fma, which leave no compiler a choice where to round: a row has the same bits for every ROWS and in any company.
 
 override ROWS: u32; // rows of a tile: 1, 2 or 4
 override ADD_RESIDUAL: bool;

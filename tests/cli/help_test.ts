@@ -16,8 +16,15 @@ const COMMANDS: Readonly<Record<string, readonly string[]>> = {
     ...["-p", "--prompt", "-f", "--file", "-n", "--count", "--temperature", "--top-k", "--top-p", "--min-p"],
     ...["--repeat-penalty", "--stop", "--seed", "--depths", "--json", "--logprobs"],
   ],
+  eval: [
+    ...["--data", "--text-field", "--routing", "--sequence-length", "--batch-size", "--max-tokens", "--json"],
+  ],
   forward: ["--ids", "--routing", "--greedy", "--gradients", "--json"],
   inspect: ["--json"],
+  profile: [
+    ...["-p", "--prompt-tokens", "-n", "--tokens", "--train", "--batch-size", "--sequence-length"],
+    ...["--repeats", "--seed", "--json"],
+  ],
   doctor: ["--json"],
   demo: ["--data", "--out", "--steps"],
   completions: [],

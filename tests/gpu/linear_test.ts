@@ -1,17 +1,25 @@
-import { assertThrows } from "@std/assert";
+import { assertEquals, assertThrows } from "@std/assert";
 import { Commands } from "../../gpu/commands.ts";
-import { linear, linearBackwardInput, linearBackwardWeight } from "../../gpu/kernels/linear.ts";
+import { linear, linearAdd, linearBackwardInput, linearBackwardWeight } from "../../gpu/kernels/linear.ts";
 import * as reference from "../reference/linear.ts";
 import { assertClose } from "../support/close.ts";
 import { blank, gpuTest, run, upload } from "../support/device.ts";
 import { asHardware } from "../support/hardware.ts";
 import { createRandom } from "../support/random.ts";
 import { recordRows } from "../support/packing.ts";
-import { caseRows, manyRows, rowCases, writtenPart } from "../support/row_cases.ts";
+import { caseRows, manyRows, type RowCase, rowCases, writtenPart } from "../support/row_cases.ts";
 
 const outFeatures = 24;
 
-for (const rowCase of [...rowCases, manyRows]) {
+/** Row counts on both sides of those that the kernel for few rows takes. */
+const fewRowCases: readonly RowCase[] = [
+  { name: "16 rows", count: 16, maximum: 16, dim: 20 },
+  { name: "17 rows", count: 17, maximum: 17, dim: 20 },
+  { name: "a dynamic count of few rows", count: 3, maximum: 16, dim: 36 },
+  { name: "a dynamic count of no rows of few", count: 0, maximum: 16, dim: 36 },
+];
+
+for (const rowCase of [...rowCases, ...fewRowCases, manyRows]) {
   for (const shapes of ["software", "hardware"] as const) {
     const { name, count, maximum, dim } = rowCase;
     gpuTest(
@@ -57,7 +65,34 @@ for (const rowCase of [...rowCases, manyRows]) {
   }
 }
 
-gpuTest("linear and its gradients refuse other shapes by the tensor's name", (device) => {
+for (const rowCase of [...rowCases, ...fewRowCases]) {
+  gpuTest(`linearAdd adds what linear makes with ${rowCase.name}`, async (device) => {
+    const { count, maximum, dim } = rowCase;
+    const random = createRandom(13);
+    const residual = random.normals(maximum * outFeatures);
+    const rows = caseRows(device, rowCase);
+    const tensors = {
+      x: upload(device, random.normals(maximum * dim), [maximum, dim]),
+      weight: upload(device, random.normals(outFeatures * dim), [outFeatures, dim]),
+    };
+    const [product, out, scratch] = Array.from({ length: 3 }, () => blank(device, [maximum, outFeatures]));
+    const [gotProduct, gotOut] = await run(device, (commands) => {
+      recordRows(commands, rows);
+      linear(commands, { ...tensors, out: product! }, { rows });
+      const added = {
+        residual: upload(device, residual, [maximum, outFeatures]),
+        out: out!,
+        scratch: scratch!,
+      };
+      linearAdd(commands, { ...tensors, ...added }, { rows });
+    }, [product!, out!]);
+    const size = count * outFeatures;
+    const wanted = writtenPart(gotProduct!, size).map((value, i) => Math.fround(residual[i]!) + value);
+    assertEquals(writtenPart(gotOut!, size), wanted.map(Math.fround));
+  });
+}
+
+gpuTest("linear, linearAdd and the gradients refuse other shapes by the tensor's name", (device) => {
   const commands = new Commands(device, "test");
   const rows = caseRows(device, { count: 3, maximum: 3 });
   const wide = blank(device, [3, 12]);
@@ -68,6 +103,10 @@ gpuTest("linear and its gradients refuse other shapes by the tensor's name", (de
       linear(commands, { x: narrow, weight, out: narrow }, { rows }),
     "linear: out has shape (3,12), expected (3,8)": () =>
       linear(commands, { x: wide, weight, out: wide }, { rows }),
+    "linearAdd: residual has shape (3,12), expected (3,8)": () =>
+      linearAdd(commands, { x: wide, weight, residual: wide, out: narrow, scratch: narrow }, { rows }),
+    "linearAdd: scratch has shape (3,12), expected (3,8)": () =>
+      linearAdd(commands, { x: wide, weight, residual: narrow, out: narrow, scratch: wide }, { rows }),
     "linearBackwardInput: gradOut": () =>
       linearBackwardInput(commands, { gradOut: wide, weight, gradX: wide }, { rows }),
     "linearBackwardInput: gradX": () =>

@@ -25,8 +25,8 @@ const cases: Readonly<Record<string, VectorCase>> = {
   "16 rows": { count: 16, maximum: 16, columns: 50, depth: 292 },
   "a dynamic count": { count: 5, maximum: 16, columns: 24, depth: 36 },
   "a dynamic count of zero": { count: 0, maximum: 16, columns: 24, depth: 36 },
-  "70,000 columns": { count: 3, maximum: 3, columns: 70000, depth: 4 },
-  "a depth of 264,004": { count: 3, maximum: 3, columns: 9, depth: 264004 },
+  "70,000 columns": { count: 3, maximum: 3, columns: 70_000, depth: 4 },
+  "a depth of 264,004": { count: 3, maximum: 3, columns: 9, depth: 264_004 },
 };
 
 interface Inputs {
@@ -71,6 +71,15 @@ for (const shapes of ["software", "hardware"] as const) {
       assertClose(got, wanted, { relative: depth > 1000 ? 2e-5 : 2e-6, label: "out" });
     });
   }
+
+  gpuTest(`matmulVector reaches the end of the deepest sum, ${shapes} variant`, async (device) => {
+    const depth = shapes === "hardware" ? 8_320_000 : 2_080_000;
+    const ones = new Float64Array(depth).fill(1);
+    const sizes = { count: 1, maximum: 1, columns: 1, depth };
+    assertEquals(await multiply(choose(device), { ...sizes, x: ones, weight: ones, residual: null }), [
+      depth,
+    ]);
+  });
 
   gpuTest(`matmulVector gives a row the same bits in any company, ${shapes} variant`, async (device) => {
     const random = createRandom(6);
@@ -119,6 +128,6 @@ gpuTest("matmulVector refuses shapes that do not fit", (device) => {
     TypeError,
     "residual has shape (1,2), expected (1,1)",
   );
-  assertThrows(() => record({ depth: 2080004 }), RangeError, "depth 2080004 is more than 2080000");
+  assertThrows(() => record({ depth: 2_080_004 }), RangeError, "depth 2080004 is more than 2080000");
   return Promise.resolve();
 });

@@ -95,14 +95,19 @@ const cases: Record<string, BatchOptions> = {
   },
   "more tokens than one invocation may loop over": {
     rows: 2,
-    vocabSize: 130_401,
+    vocabSize: 209_917,
     sampling: [everything, { topP: 0.97, topK: 5000 }],
   },
-  "weights that sum past 32 bits": {
-    rows: 8,
+  "tokens in the order of their likelihood": {
+    rows: 32,
+    vocabSize: 3000,
+    logit: (random, id) => 2 - id / 100 + random.uniform() / 100,
+  },
+  "many tokens of few likelihoods, whose weights sum past 32 bits": {
+    rows: 20,
     vocabSize: 130_401,
-    logit: (random) => 4.25 + random.integer(4) / 4,
-    sampling: [0.2, 0.5, 0.7, 0.9].map((topP) => ({ topP })),
+    logit: (random) => 5 - Math.ceil(random.uniform() * 3 - 0.003) / 4,
+    sampling: [{ topP: 0.001 }, { topP: 0.3 }, { topP: 0.5 }, { topP: 0.9 }, { topK: 100 }],
   },
   "one row": { rows: 1, vocabSize: 40, sampling: [everything] },
   "a vocabulary of one": { rows: filters.length, vocabSize: 1 },
@@ -118,6 +123,29 @@ for (const [name, options] of Object.entries(cases)) {
 }
 gpuTest("sample matches the reference: 70,000 rows", (device) => {
   return checkBatch(device, randomBatch({ rows: 70_000, vocabSize: 3, sampling: [{}] }));
+});
+
+gpuTest("sample resolves scores that hardly differ, however likely their noise", async (device) => {
+  // Two tokens whose noise, the rarest and some of the commonest of 100,000, leaves them 1e-4 apart.
+  const noises = Array.from({ length: 100_000 }, (_, position) => {
+    const input = { logits: Float64Array.of(0, 0), seen: new Set<number>(), position };
+    const [first, second] = reference.sampleScores(input, plain);
+    return { position, first: first!, second: second! };
+  }).toSorted((a, b) => a.first - b.first);
+  const places = [...noises.slice(0, 100), ...noises.slice(50_000, 50_100), ...noises.slice(-100)];
+  const wanted = places.map((_, row) => row % 2);
+  const { tokens } = await draw(device, {
+    vocabSize: 2,
+    stride: 4,
+    logits: Float32Array.from(
+      places.flatMap(({ first, second }, row) => [0, first - second + (wanted[row]! - 0.5) * 2e-4, NaN, NaN]),
+    ),
+    slots: [...places.keys()],
+    sampling: places.map(() => plain),
+    positions: places.map(({ position }) => position),
+    seen: places.map(() => new Set()),
+  });
+  assertEquals(tokens, wanted);
 });
 
 gpuTest("sample takes the likeliest token at temperature 0, of equals the lowest id", async (device) => {

@@ -1,11 +1,12 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { blank, gpuTest, upload } from "../support/device.ts";
 import { caseRows } from "../support/row_cases.ts";
-import { Commands } from "../../gpu/commands.ts";
+import { Commands, submit } from "../../gpu/commands.ts";
 import { GpuDevice } from "../../gpu/device.ts";
 import { add } from "../../gpu/kernels/add.ts";
 import { sum } from "../../gpu/kernels/sum.ts";
-import { timeDispatches } from "../../gpu/timing.ts";
+import { readTensor } from "../../gpu/readback.ts";
+import { timeDispatches, timeWork } from "../../gpu/timing.ts";
 
 gpuTest("timeDispatches gives each dispatch of all programs its time", async (device) => {
   const rows = caseRows(device, { count: 1000, maximum: 1000 });
@@ -34,6 +35,41 @@ gpuTest("timeDispatches goes beyond one set of timestamps", async (device) => {
   for (let i = 0; i < 2050; i++) add(commands, { a, b: a, out }, { rows });
   assertEquals((await timeDispatches(device, [commands])).length, 2050);
   assertEquals(await timeDispatches(device, []), []);
+});
+
+gpuTest(
+  "timeWork does the work as it is done without timestamps, and times all its submits",
+  async (device) => {
+    const rows = caseRows(device, { count: 2, maximum: 2 });
+    const [a, out] = [upload(device, [1, 2, 3, 4, 5, 6, 7, 8], [2, 4]), blank(device, [2, 4])];
+    const commands = new Commands(device, "work");
+    add(commands, { a, b: a, out }, { rows });
+    commands.copy(out, a);
+    add(commands, { a, b: a, out }, { rows });
+    const { result, times } = await timeWork(device, async () => {
+      submit(device, [commands]);
+      const [first] = await readTensor(device, out);
+      submit(device, [commands, commands]);
+      return first;
+    });
+    assertEquals(result, 4);
+    assertEquals(times.map(({ label }) => label), new Array(6).fill("add forward"));
+    // Each program doubles what the one before left in a, copies it there, and doubles it again.
+    assertEquals(
+      Array.from(await readTensor(device, out)),
+      [1, 2, 3, 4, 5, 6, 7, 8].map((value) => value * 16),
+    );
+  },
+);
+
+gpuTest("timeWork lets an error of the work through and times nothing after it", async (device) => {
+  await assertRejects(() => timeWork(device, () => Promise.reject(new Error("enough"))), Error, "enough");
+  const rows = caseRows(device, { count: 1, maximum: 1 });
+  const [a, out] = [upload(device, [1, 1, 1, 1], [1, 4]), blank(device, [1, 4])];
+  const commands = new Commands(device, "after");
+  add(commands, { a, b: a, out }, { rows });
+  submit(device, [commands]);
+  assertEquals(Array.from(await readTensor(device, out)), [2, 2, 2, 2]);
 });
 
 gpuTest("timeDispatches refuses an adapter without timestamps", async ({ handle, info }) => {

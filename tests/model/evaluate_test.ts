@@ -38,7 +38,8 @@ for (const [name, config] of Object.entries(configs)) {
     }
 
     const { weights } = uploadModel(device, model);
-    const shape = { sequences, tokens, routing: "causal", backward: false, head: "all" } as const;
+    const lengths = new Array<number>(sequences).fill(tokens);
+    const shape = { lengths, routing: "causal", backward: false, head: "all" } as const;
     const workspace = allocateWorkspace(device, { config, shape });
     const evaluator = new Evaluator(device, { config, weights, workspace });
     const met = await evaluator.run(batches);

@@ -3,7 +3,7 @@ import { planAllocator } from "../../gpu/memory.ts";
 import { elementCount, type Tensor } from "../../gpu/tensor.ts";
 import type { ModelConfig } from "../../model/config.ts";
 import { ParameterLayout } from "../../model/parameter_layout.ts";
-import { layerRoles, paddedVocabSize, parameterCount, parameterTable } from "../../model/parameters.ts";
+import { layerPlan, paddedVocabSize, parameterCount, parameterTable } from "../../model/parameters.ts";
 import { presetConfig } from "../../model/presets.ts";
 import { parameterTensor } from "../../model/weights.ts";
 import { goldenNames, readGolden } from "../support/golden.ts";
@@ -33,10 +33,14 @@ Deno.test("parameterCount is the sum of the table, an untied head counted apart"
   assertEquals(parameterCount(tiny) - parameterCount({ ...tiny, router: null }), 3 * 64);
 });
 
-Deno.test("layerRoles splits the unique layers before, inside and after the recursion", () => {
-  assertEquals(layerRoles(tiny), { first: [0], block: [1], last: [2] });
-  assertEquals(layerRoles(cycle), { first: [], block: [0, 1, 2], last: [] });
-  assertEquals(layerRoles(presetConfig("tiny-vanilla")), { first: [0, 1, 2, 3, 4], block: [], last: [] });
+Deno.test("layerPlan gives the unique layers in the order in which they run", () => {
+  assertEquals(layerPlan(tiny), { first: [0], steps: [[1], [1], [1]], last: [2] });
+  assertEquals(layerPlan(cycle), { first: [], steps: [[0, 1, 2], [0, 1, 2]], last: [] });
+  assertEquals(layerPlan(presetConfig("tiny-vanilla")), { first: [0, 1, 2, 3, 4], steps: [], last: [] });
+  const sequence = { ...cycle, recursion: { ...cycle.recursion, sharing: "sequence" } } as const;
+  assertEquals(layerPlan(sequence), { first: [], steps: [[0, 0, 1], [1, 2, 2]], last: [] });
+  const middle = { ...sequence, recursion: { ...cycle.recursion, sharing: "middle_sequence" } } as const;
+  assertEquals(layerPlan(middle), { first: [0], steps: [[1, 1, 2], [2, 3, 3]], last: [4] });
 });
 
 /** [start, end) of a view in its flat array. */

@@ -10,6 +10,7 @@ import { type Dataset, splitTokens } from "../../model/dataset.ts";
 import { DEFAULT_OPTIMIZER } from "../../model/optimizer.ts";
 import { presetConfig } from "../../model/presets.ts";
 import { byteTokenizer } from "../../model/tokenizer.ts";
+import { NO_WARMUP } from "../../model/training.ts";
 import {
   evaluationSequences,
   type StepReport,
@@ -36,12 +37,14 @@ const options: Omit<TrainOptions, "folder"> = {
     shape: { batchSize: 2, sequenceLength: 24, gradientAccumulation: 2 },
     schedule: { learningRate: 3e-3, steps: 10, warmupSteps: 2, decaySteps: 3 },
     optimizer: DEFAULT_OPTIMIZER,
+    routerWarmup: NO_WARMUP,
     seed: 4,
     validationFraction: 0.2,
   },
   cadence: { evaluateEvery: 5, evaluationBatches: 2, saveEvery: 100, stopAfter: Infinity },
   dataset,
   resume: false,
+  init: null,
   flags: '{"steps": 10}',
   signal: new AbortController().signal,
 };

@@ -16,10 +16,9 @@ import { forwardCausal } from "../../model/forward.ts";
 import { DEFAULT_OPTIMIZER } from "../../model/optimizer.ts";
 import { presetConfig } from "../../model/presets.ts";
 import { byteTokenizer } from "../../model/tokenizer.ts";
+import { selectionsOf } from "../../model/router_health.ts";
 import {
   allocateTraining,
-  depthFractions,
-  prescribedDepthFractions,
   type StepShape,
   type TrainingBuffers,
   trainingMemory,
@@ -102,7 +101,7 @@ gpuTest(
     const chosen: string[] = [];
     for (const [seed, step] of [[1, 0], [1, 0], [2, 0], [1, 1]] as const) {
       const { losses } = await programs.step([batchOf(shape)], { learningRate: 0, step, seed });
-      chosen.push((await readTensor(device, workspace.selections[2]!.packing.records)).join());
+      chosen.push((await readTensor(device, selectionsOf(workspace)[2]!.packing.records)).join());
       assertEquals(losses.total, losses.ce);
     }
     assertEquals(chosen[0], chosen[1]);
@@ -120,14 +119,14 @@ gpuTest(
 gpuTest("the random control keeps the capacities' fractions in causal routing too", async (device) => {
   const config = withRouter({ random: true, capacities: [1, 0.6, 0.3] });
   const { layout, weights } = start(device, { config, shape }).buffers;
-  const ids = Array.from({ length: 4 }, () => Array<number>(1000).fill(65));
+  const ids = [Array<number>(1000).fill(65)];
   const { depths } = await forwardCausal(device, {
     model: { config, layout, weights },
     input: { ids, targets: null },
   });
-  const reached = [1, 2, 3].map((depth) => depths!.flat().filter((met) => met >= depth).length / 4000);
-  // Five standard deviations of 4,000 draws.
-  reached.forEach((fraction, r) => assertAlmostEquals(fraction, [1, 0.6, 0.3][r]!, 0.04));
+  const reached = [1, 2, 3].map((depth) => depths!.flat().filter((met) => met >= depth).length / 1000);
+  // Five standard deviations of 1,000 draws.
+  reached.forEach((fraction, r) => assertAlmostEquals(fraction, [1, 0.6, 0.3][r]!, 0.08));
 });
 
 gpuTest("gradient accumulation over two halves equals one batch of double size", async (device) => {
@@ -202,15 +201,4 @@ Deno.test("a run that does not fit is refused with the option to lower", () => {
   const options = { config: { ...mor, maxPositionEmbeddings: 2 ** 13 }, evaluationSequences: 0 };
   const message = "lower --batch-size or --sequence-length";
   assertThrows(() => trainingMemory({ ...options, shape: huge }), MemoryError, message);
-});
-
-Deno.test("depth fractions follow from the capacities", () => {
-  assertClose(prescribedDepthFractions(mor, { tokens: 24 })!, [0, 1 / 3, 1 / 3, 1 / 3], {
-    relative: 1e-12,
-    label: "thirds",
-  });
-  const half = prescribedDepthFractions(withRouter({ capacities: [0.5, 0.25, 0.25] }), { tokens: 24 });
-  assertEquals(half, [0.5, 0.25, 0, 0.25]);
-  assertEquals(prescribedDepthFractions(vanilla, { tokens: 24 }), null);
-  assertEquals(depthFractions([10, 0, 0], { tokens: 10 }), [0, 1, 0, 0]);
 });

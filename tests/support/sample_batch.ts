@@ -79,7 +79,7 @@ export interface BatchOptions {
   readonly sampling?: readonly Partial<SlotSampling>[];
   readonly spare?: number;
   /** Draws one logit; normal with deviation 3 unless told. */
-  readonly logit?: (random: Random) => number;
+  readonly logit?: (random: Random, id: number) => number;
 }
 
 /** All filters at once. */
@@ -103,7 +103,7 @@ export const filters: readonly Partial<SlotSampling>[] = [
   { topP: 0.3 },
   { topP: 0.9 },
   { topP: 2e-5 },
-  { topP: 0.9999 },
+  { topP: 1 - 2 ** -24 },
   { minP: 0.05 },
   { repeatPenalty: 1.3 },
   everything,
@@ -125,7 +125,7 @@ export function randomBatch(
   const random = createRandom(rows + vocabSize);
   const stride = vocabSize + padding;
   const logits = Float32Array.from({ length: rows * stride }, (_, i) => {
-    return i % stride < vocabSize ? logit(random) : [1e38, NaN, Infinity][i % 3]!;
+    return i % stride < vocabSize ? logit(random, i % stride) : [1e38, NaN, Infinity][i % 3]!;
   });
   const all = Array.from({ length: rows + 3 }, (_, slot) => ({ slot, key: random.uniform() }));
   return {

@@ -1,0 +1,199 @@
+import { Command, ValidationError } from "@cliffy/command";
+import type { GpuDevice } from "../gpu/device.ts";
+import { readbackMode } from "../gpu/readback.ts";
+import { loadWeights } from "../model/checkpoint.ts";
+import { ConfigError, type ModelConfig } from "../model/config.ts";
+import { ParameterLayout, type ParameterViews } from "../model/parameter_layout.ts";
+import { presetNames } from "../model/presets.ts";
+import { profileInference, type ProfileOptions, profileTraining } from "../model/profile.ts";
+import { allocateTraining, type StepShape } from "../model/training.ts";
+import { initializeWeights } from "../model/weights.ts";
+import { configOf } from "./inspect.ts";
+import { type ProfileReport, reportJson, reportText } from "./profile_report.ts";
+import { openProgress } from "./progress.ts";
+import { openNamedDevice } from "./session.ts";
+import { openTerminal, type Terminal } from "./terminal.ts";
+
+interface ProfileFlags {
+  readonly promptTokens?: number | undefined;
+  readonly tokens: number;
+  readonly train?: boolean | undefined;
+  readonly batchSize?: number | undefined;
+  readonly sequenceLength?: number | undefined;
+  readonly repeats: number;
+  readonly seed: number;
+  readonly json?: boolean | undefined;
+  readonly quiet?: boolean | undefined;
+}
+
+const DEFAULTS = { promptTokens: 512, batchSize: 4, sequenceLength: 256 } as const;
+
+/** `mor profile`: where the time of a model goes. */
+// deno-lint-ignore no-explicit-any -- see root.ts
+export function profileCommand(): Command<any> {
+  return new Command()
+    .description(
+      "Time a prompt, a decoding step and a training step: whole by the clock, and each kernel on the GPU. " +
+        "Takes a checkpoint, or a preset, which gets random weights.",
+    )
+    .arguments("<model:string>")
+    .option(
+      "-p, --prompt-tokens <n:integer>",
+      `Tokens of the prompt; ${DEFAULTS.promptTokens}, or as many as the model's positions allow.`,
+    )
+    .option("-n, --tokens <n:integer>", "Decoding steps after the prompt; their mean is shown.", {
+      default: 32,
+    })
+    .option("--train", "Time a training step too.")
+    .option("--batch-size <n:integer>", `With --train, sequences of a step; ${DEFAULTS.batchSize}.`)
+    .option(
+      "--sequence-length <n:integer>",
+      `With --train, tokens of a sequence; ${DEFAULTS.sequenceLength}, or all of the model's positions.`,
+    )
+    .option("--repeats <n:integer>", "Times to measure each; the median is shown.", { default: 5 })
+    .option("--seed <n:integer>", "Seed of the tokens, and of a preset's weights.", { default: 1 })
+    .option("--json", "Print one JSON object.")
+    .example("A preset's inference", "mor profile 135m-mor3 -p 128 -n 16")
+    .example("With training", "mor profile my-model --train --batch-size 8")
+    .action((flags: ProfileFlags, model: string) => run(flags, model));
+}
+
+async function run(flags: ProfileFlags, model: string): Promise<void> {
+  checkFlags(flags);
+  const terminal = openTerminal(flags);
+  const config = await configOf(model);
+  const context = promptLength(flags, { config, terminal });
+  const shape = flags.train ? stepShape(flags, { config, terminal }) : null;
+  using device = await openNamedDevice(terminal);
+  terminal.note(`seed: ${flags.seed}`);
+  const training = shape && allocateTraining(device, { config, shape, evaluationSequences: 0 });
+  const layout = training?.layout ?? new ParameterLayout(config);
+  const weights = training?.weights ?? layout.allocate(device, "weights");
+  await fillWeights(device, { model, layout, weights, seed: flags.seed });
+  const { tokens: steps, repeats, seed } = flags;
+  const inference = await measure(flags, {
+    terminal,
+    what: "prompt and decoding steps",
+    profile: (options) =>
+      profileInference(device, { config, weights }, { ...options, promptTokens: context, steps }),
+  });
+  const profile = training && await measure(flags, {
+    terminal,
+    what: "training steps",
+    profile: (options) =>
+      profileTraining(device, { config, buffers: training }, { ...options, shape: shape! }),
+  });
+  const report: ProfileReport = {
+    adapter: device.info,
+    readback: readbackMode(device)!,
+    model,
+    hasRandomWeights: isPreset(model),
+    seed,
+    repeats,
+    context,
+    steps,
+    inference,
+    training: profile && { ...shape!, profile },
+  };
+  terminal.out(flags.json ? JSON.stringify(reportJson(report)) + "\n" : reportText(report));
+}
+
+function checkFlags({ promptTokens, tokens, train, batchSize, sequenceLength, repeats }: ProfileFlags): void {
+  const counts = {
+    "-p": promptTokens,
+    "-n": tokens,
+    "--batch-size": batchSize,
+    "--sequence-length": sequenceLength,
+    "--repeats": repeats,
+  };
+  for (const [name, count] of Object.entries(counts)) {
+    if (count !== undefined && count < 1) throw new ValidationError(`${name} is ${count}, wanted 1 or more`);
+  }
+  if (train) return;
+  for (
+    const [name, count] of Object.entries({ "--batch-size": batchSize, "--sequence-length": sequenceLength })
+  ) {
+    if (count !== undefined) throw new ValidationError(`${name} needs --train`);
+  }
+}
+
+/** @throws ConfigError when prompt and steps go past the model's positions. */
+function promptLength(
+  { promptTokens, tokens }: ProfileFlags,
+  { config: { maxPositionEmbeddings }, terminal }: { config: ModelConfig; terminal: Terminal },
+): number {
+  const room = maxPositionEmbeddings - tokens;
+  if (room < (promptTokens ?? 1)) {
+    throw new ConfigError(
+      `Cannot profile ${promptTokens ?? 1} tokens and ${tokens} steps after them: the model has ` +
+        `${maxPositionEmbeddings} positions (max_position_embeddings); lower -p or -n`,
+    );
+  }
+  return promptTokens ??
+    lowered("prompt", { wanted: DEFAULTS.promptTokens, room, maxPositionEmbeddings, terminal });
+}
+
+function stepShape(
+  { batchSize = DEFAULTS.batchSize, sequenceLength }: ProfileFlags,
+  { config: { maxPositionEmbeddings }, terminal }: { config: ModelConfig; terminal: Terminal },
+): StepShape {
+  const [wanted, room] = [DEFAULTS.sequenceLength, maxPositionEmbeddings];
+  return {
+    batchSize,
+    sequenceLength: sequenceLength ??
+      lowered("training sequences", { wanted, room, maxPositionEmbeddings, terminal }),
+    gradientAccumulation: 1,
+  };
+}
+
+/** A default, or what there is room for; then it says so. */
+function lowered(
+  what: string,
+  { wanted, room, maxPositionEmbeddings, terminal }: {
+    wanted: number;
+    room: number;
+    maxPositionEmbeddings: number;
+    terminal: Terminal;
+  },
+): number {
+  if (room >= wanted) return wanted;
+  terminal.note(
+    `${what}: ${room} tokens instead of ${wanted}, since the model has ${maxPositionEmbeddings} positions ` +
+      "(max_position_embeddings)",
+  );
+  return room;
+}
+
+function isPreset(model: string): boolean {
+  return presetNames().includes(model);
+}
+
+async function fillWeights(
+  device: GpuDevice,
+  { model, layout, weights, seed }: {
+    model: string;
+    layout: ParameterLayout;
+    weights: ParameterViews;
+    seed: number;
+  },
+): Promise<void> {
+  if (isPreset(model)) initializeWeights(device, { layout, weights, seed });
+  else await loadWeights(device, { folder: model, layout, weights });
+}
+
+/** Measures with progress shown. */
+async function measure<T>(
+  { repeats, seed }: ProfileFlags,
+  { terminal, what, profile }: {
+    terminal: Terminal;
+    what: string;
+    profile: (options: ProfileOptions) => Promise<T>;
+  },
+): Promise<T> {
+  const progress = openProgress(terminal, { max: repeats, value: 0 });
+  try {
+    return await profile({ repeats, seed, onRepeat: (done) => progress.update(done, what) });
+  } finally {
+    await progress.stop();
+  }
+}

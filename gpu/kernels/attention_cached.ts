@@ -1,0 +1,125 @@
+import attentionCachedCode from "./attention_cached.wgsl" with { type: "text" };
+import attentionCachedLanesCode from "./attention_cached_lanes.wgsl" with { type: "text" };
+import attentionCachedLanesSubgroupsCode from "./attention_cached_lanes_subgroups.wgsl" with { type: "text" };
+import rowReduceCode from "./row_reduce.wgsl" with { type: "text" };
+import rowReduceSubgroupsCode from "./row_reduce_subgroups.wgsl" with { type: "text" };
+import type { Commands } from "../commands.ts";
+import type { GpuDevice } from "../device.ts";
+import { defineKernel } from "../kernel.ts";
+import type { Packing } from "../packing.ts";
+import { rowGrid } from "../rows.ts";
+import { checkShape, type Tensor } from "../tensor.ts";
+import type { AttentionSettings } from "./attention.ts";
+import { hasSubgroupsOfEight, MAX_LOOP_TURNS } from "./row_lanes.ts";
+
+const SEPARATE = defineKernel("attention_cached.wgsl", attentionCachedCode, {
+  "attention_cached_lanes.wgsl": attentionCachedLanesCode,
+  "row_reduce.wgsl": rowReduceCode,
+});
+
+const SUBGROUPS = defineKernel("attention_cached.wgsl", attentionCachedCode, {
+  "attention_cached_lanes_subgroups.wgsl": attentionCachedLanesSubgroupsCode,
+  "row_reduce_subgroups.wgsl": rowReduceSubgroupsCode,
+});
+
+/** Sizes and places of the heads, and how far a row sees. */
+export interface AttentionCachedSettings
+  extends Pick<AttentionSettings, "heads" | "kvHeads" | "headDim" | "layout"> {
+  /** Most keys that a row sees; all rows of the cache unless told. */
+  readonly longest?: number;
+}
+
+/**
+ * Records attention of every packed row to rows of a key/value cache: those from its record's z to its w, inclusive, at
+ * least one. Key/value head g serves the query heads g * H / G to (g + 1) * H / G - 1.
+ *
+ * q (rows, at least H * D), head h at column h * D; kv (cache rows, ...) as `layout` says; out (rows, H * D). All f32.
+ * A row's result does not depend on the others, bit for bit.
+ *
+ * @throws TypeError for a shape that does not fit; RangeError for a size that is not a multiple of 4, heads that do not
+ * divide or more keys than an invocation can loop over.
+ */
+export function attentionCached(
+  commands: Commands,
+  { q, kv, packing, out }: { q: Tensor; kv: Tensor; packing: Packing; out: Tensor },
+  settings: AttentionCachedSettings,
+): void {
+  const { rows, records } = packing;
+  const { heads, kvHeads, headDim, layout, longest = kv.shape[0]! } = settings;
+  checkHeads({ q, kv }, settings);
+  checkShape("attentionCached", {
+    q: [q, [rows.maximum, q.shape.at(-1)!]],
+    packing: [records, [rows.maximum, 4]],
+    out: [out, [rows.maximum, heads * headDim]],
+  });
+  const lanes = keyLanes(commands.device, { headDim, longest });
+  const subgroups = lanes.LANES === 8 && hasSubgroupsOfEight(commands.device);
+  commands.dispatch(subgroups ? SUBGROUPS : SEPARATE, {
+    entryPoint: "forward",
+    tensors: { rows: rows.count, packing: records, q, kv, out },
+    constants: {
+      HEADS: heads,
+      GROUP_HEADS: heads / kvHeads,
+      WIDTH: headDim / 4,
+      Q_STRIDE: q.shape.at(-1)! / 4,
+      KV_STRIDE: kv.shape.at(-1)! / 4,
+      K_OFFSET: layout.kOffset / 4,
+      V_OFFSET: layout.vOffset / 4,
+      SCALE: 1 / Math.sqrt(headDim),
+      ROWS: 1,
+      ...lanes,
+    },
+    grid: rowGrid(rows, { unitsPerGroup: 1, z: heads }),
+  });
+}
+
+function checkHeads(
+  { q, kv }: { q: Tensor; kv: Tensor },
+  { heads, kvHeads, headDim, layout }: AttentionCachedSettings,
+): void {
+  const [qStride, kvStride] = [q.shape.at(-1)!, kv.shape.at(-1)!];
+  for (const [name, size] of Object.entries({ headDim, qStride, kvStride, ...layout })) {
+    if (size % 4 !== 0) {
+      throw new RangeError(`Cannot record attentionCached: ${name} is ${size}, not a multiple of 4`);
+    }
+  }
+  if (heads % kvHeads !== 0) {
+    throw new RangeError(
+      `Cannot record attentionCached: ${heads} heads cannot share ${kvHeads} key/value heads`,
+    );
+  }
+  const kvEnd = Math.max(layout.kOffset, layout.vOffset) + kvHeads * headDim;
+  if (qStride < heads * headDim || kvStride < kvEnd) {
+    throw new TypeError(
+      `Cannot record attentionCached: q has ${qStride} columns and kv ${kvStride}, ` +
+        `expected at least ${heads * headDim} and ${kvEnd}`,
+    );
+  }
+}
+
+/**
+ * Constants LANES and SLICES for rows of up to `longest` keys. The eight lanes of one vector on a software adapter, two
+ * vectors or more on others; more where the keys would take an invocation past the loop limit: lanes share the scores
+ * among them, and slices the sums, so that one dispatch does without state between windows of keys.
+ *
+ * @throws RangeError for more keys than 256 lanes reach.
+ */
+function keyLanes(
+  device: GpuDevice,
+  { headDim, longest }: { headDim: number; longest: number },
+): { LANES: number; SLICES: number } {
+  const width = headDim / 4;
+  let most = 0;
+  for (const lanes of device.info.isSoftware ? [8, 64, 256] : [64, 256]) {
+    const slices = 2 ** Math.max(0, Math.floor(Math.log2(lanes / width)));
+    const blocks = Math.ceil(width * slices / lanes);
+    // The scores, the maximum and the sums of a tile. A loop's last check is a turn, too, and passes its inner loops.
+    const turns = 1 + (width + 2 * Math.ceil(width / 8) + 2) + (Math.log2(lanes) + 1) +
+      (blocks * (lanes / slices + 2) + 2);
+    most = 4 * lanes * Math.floor(MAX_LOOP_TURNS / turns);
+    if (longest <= most) return { LANES: lanes, SLICES: slices };
+  }
+  throw new RangeError(
+    `Cannot record attentionCached: rows that see ${longest} keys, at most ${most} with heads of ${headDim}`,
+  );
+}
