@@ -45,7 +45,8 @@ export function cachePlaces(
   commands.dispatch(CACHE_PLACES, {
     entryPoint: lengths ? "by_length" : "by_position",
     tensors: { rows: rows.count, packing: records, slots, ...(lengths && { lengths }), depths, places },
-    constants: { CAPACITY: capacity, DEPTH: depth, WIDTH: width },
+    settings: { capacity, depth },
+    constants: { WIDTH: width },
     grid: [1, 1, 1],
   });
 }
