@@ -1,5 +1,4 @@
 import { Command, ValidationError } from "@cliffy/command";
-import { ConfigError, type ModelConfig } from "../model/config.ts";
 import { generate, type GeneratedToken, type GenerateOptions, tokenRoom } from "../model/generate.ts";
 import type { Tokenizer } from "../model/tokenizer.ts";
 import { InterruptedError } from "./errors.ts";
@@ -81,10 +80,10 @@ async function run(flags: GenerateFlags, checkpoint: string): Promise<void> {
     logProbabilities: flags.logprobs ?? 0,
     endOfText: tokenizer.endOfText,
   };
-  checkLength(options, config);
+  const room = tokenRoom(config, options);
   const tokens = generate(device, { config, weights }, options);
   const count = await write(tokens, { options, flags, prompt, tokenizer, terminal });
-  if (count < flags.count && count === tokenRoom(config, options)) {
+  if (count < flags.count && count === room) {
     terminal.note(
       `stopped after ${count} tokens: with the prompt's ${options.prompt.length} they reach the model's ` +
         `${config.maxPositionEmbeddings} positions (max_position_embeddings)`,
@@ -108,16 +107,6 @@ function checkFlags(
   check(repeatPenalty > 0, `--repeat-penalty is ${repeatPenalty}, wanted above 0`);
   check(logprobs === undefined || json === true, "--logprobs needs --json");
   check(logprobs === undefined || logprobs >= 0, `--logprobs is ${logprobs}, wanted 0 or more`);
-}
-
-/** @throws ConfigError for a prompt that the model has no positions for. */
-function checkLength({ prompt }: GenerateOptions, { maxPositionEmbeddings }: ModelConfig): void {
-  if (prompt.length > maxPositionEmbeddings) {
-    throw new ConfigError(
-      `Cannot generate: the prompt has ${prompt.length} tokens, the model ${maxPositionEmbeddings} positions ` +
-        "(max_position_embeddings); give a shorter prompt",
-    );
-  }
 }
 
 async function readPrompt({ prompt, file }: GenerateFlags): Promise<string> {

@@ -212,6 +212,22 @@ export class Decoder {
     writeTensor(this.#device, slotOf(this.#state.tokens, slot), Uint32Array.of(id));
   }
 
+  /**
+   * Sends every token to one depth, whatever the router says; 0 leaves the choice to the router again. To measure with.
+   *
+   * @throws ConfigError for a model without token choice, RangeError for a depth that it does not have.
+   */
+  forceDepth(depth: number): void {
+    for (const { decisions } of [this.#prompt.workspace, this.#stepWorkspace]) {
+      if (decisions.kind !== "token_choice") throw new ConfigError("Cannot force a depth without token choice");
+      const { numRecursions } = this.#config.recursion!;
+      if (!(depth >= 0 && depth <= numRecursions)) {
+        throw new RangeError(`Cannot force depth ${depth}: the model has 1 to ${numRecursions}`);
+      }
+      writeTensor(this.#device, decisions.decision.forced, Uint32Array.of(depth));
+    }
+  }
+
   /** Logits (V) that the last token of `start`, or of the given row of the last `step`, was drawn from. */
   async logits(row: "prompt" | number): Promise<Float32Array> {
     const { logits } = row === "prompt" ? this.#prompt.workspace : this.#stepWorkspace;

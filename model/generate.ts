@@ -5,7 +5,7 @@
 import { setImmediate } from "node:timers";
 import { readbackMode } from "../gpu/readback.ts";
 import type { GpuDevice } from "../gpu/device.ts";
-import type { ModelConfig } from "./config.ts";
+import { ConfigError, type ModelConfig } from "./config.ts";
 import { type DecodedToken, Decoder, MAX_STEPS_PER_READ } from "./decoder.ts";
 import type { ParameterViews } from "./parameter_layout.ts";
 import { likeliestTokens, type SamplingOptions, type TokenProbability } from "./sampling.ts";
@@ -28,12 +28,22 @@ export interface GenerateOptions {
   readonly endOfText: number | null;
 }
 
-/** How many tokens can follow a prompt: the last one needs no position, as it does not run. */
+/**
+ * How many tokens can follow a prompt: the last one needs no position, as it does not run.
+ *
+ * @throws ConfigError for a prompt that the model has no positions for.
+ */
 export function tokenRoom(
   { maxPositionEmbeddings }: ModelConfig,
   { prompt }: { prompt: readonly number[] },
 ): number {
-  return Math.max(0, maxPositionEmbeddings - prompt.length + 1);
+  if (prompt.length > maxPositionEmbeddings) {
+    throw new ConfigError(
+      `Cannot generate: the prompt has ${prompt.length} tokens, the model ${maxPositionEmbeddings} positions ` +
+        "(max_position_embeddings); give a shorter prompt",
+    );
+  }
+  return maxPositionEmbeddings - prompt.length + 1;
 }
 
 /**
@@ -48,6 +58,7 @@ export async function* generate(
 ): AsyncGenerator<GeneratedToken> {
   const { prompt, sampling, seed, endOfText, logProbabilities } = options;
   const count = Math.min(options.count, tokenRoom(config, options));
+  if (count === 0) return;
   const capacity = Math.max(prompt.length, prompt.length + count - 1);
   using decoder = new Decoder(device, { config, weights, slots: 1, capacity });
   let tokens = [await decoder.start(0, { prompt, sampling: { ...sampling, seed } })];
