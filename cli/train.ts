@@ -85,6 +85,7 @@ async function train(options: TrainOptions): Promise<void> {
   const terminal = openTerminal(options);
   const flags = await resolveFlags(options);
   const config = await modelOf(flags, options);
+  checkWarmup(config, flags);
   const settings = settingsOf(flags);
   if (options.dryRun) {
     await dryRun({ config, settings, flags, terminal });
@@ -112,14 +113,54 @@ function required<T>(value: T | undefined, flag: string): T {
 
 async function resolveFlags(options: TrainOptions): Promise<ResolvedFlags> {
   const fromFile: TrainFlags = options.config ? await readFlagsFile(options.config) : {};
-  const given = { ...fromFile, ...flagsOf({ ...options, config: undefined }) };
-  if (!options.resume) return mergeFlags(given);
+  const fromCommandLine = flagsOf({ ...options, config: undefined });
+  const given = { ...fromFile, ...fromCommandLine };
+  if (!options.resume) {
+    if (given.init_method !== undefined && given.init === undefined) {
+      throw new ValidationError("--init-method needs --init: random weights have no layers to take");
+    }
+    return mergeFlags(given);
+  }
+  for (const name of INIT_SETTINGS) {
+    if (fromCommandLine[name] === undefined) continue;
+    const flag = `--${name.replace("_", "-")}`;
+    throw new ValidationError(`${flag} cannot be given with --resume: the weights come from the run in --out`);
+  }
   const out = required(given.out, "--out");
   if (!await hasWeights(out)) {
     throw new ConfigError(`Cannot resume ${out}: it holds no checkpoint; start the run without --resume`);
   }
-  const { flags } = await readTrainingState(out);
-  return mergeFlags(inheritedFlags(flags), given);
+  const saved = inheritedFlags((await readTrainingState(out)).flags);
+  for (const name of INIT_SETTINGS) {
+    if (given[name] === undefined || given[name] === saved[name]) continue;
+    throw new ConfigError(
+      `Cannot resume ${out}: ${name} is ${given[name]}, the run was started with ${saved[name] ?? "none"}; ` +
+        "give the same, or start a new run elsewhere",
+    );
+  }
+  return mergeFlags(saved, given);
+}
+
+/** Settings that only a run's start depends on. */
+const INIT_SETTINGS = ["init", "init_method"] as const;
+
+/** @throws ConfigError for the warm-up of a router that the model does not have. */
+function checkWarmup(
+  { router }: ModelConfig,
+  { capacity_warmup: capacity, balancing_warmup: balancing }: ResolvedFlags,
+): void {
+  const met = router ? `routes by ${router.kind.replace("_", " ")}` : "has no router";
+  const wanted = [
+    ["--capacity-warmup", capacity, "expert_choice"],
+    ["--balancing-warmup", balancing, "token_choice"],
+  ] as const;
+  for (const [flag, steps, kind] of wanted) {
+    if (steps === 0 || router?.kind === kind) continue;
+    throw new ConfigError(
+      `Cannot train: ${flag} is ${steps}, but the model ${met}; ` +
+        `give 0, or a model that routes by ${kind.replace("_", " ")}`,
+    );
+  }
 }
 
 async function modelOf(flags: ResolvedFlags, { resume }: TrainOptions): Promise<ModelConfig> {
@@ -131,7 +172,7 @@ async function modelOf(flags: ResolvedFlags, { resume }: TrainOptions): Promise<
       `Unknown model "${model}": wanted a config.json or a preset (${
         presetNames().filter((name) => !name.includes("-")).join(", ")
       }, ` +
-        "each also with -mor2, -mor3, -mor4, -rec2, -rec3, -rec4 or -vanilla)",
+        "each also with -mor2 to -mor4 (expert choice), -tok2 to -tok4 (token choice), -rec2 to -rec4 or -vanilla)",
     );
   }
   return await readConfigFile(model);

@@ -25,6 +25,27 @@ const PAPER_ROUTER = {
   random: false,
 } as const;
 
+/** The paper's choice among token-choice routers: linear, softmax, balancing loss (its table of them). */
+const TOKEN_ROUTER = {
+  kind: "token_choice",
+  function: "softmax",
+  alpha: 1,
+  temperature: 1,
+  gating: "weighted",
+  architecture: "linear",
+  balancing: "loss",
+  balancingCoefficient: 0.1,
+  biasUpdateRate: 0.001,
+  zCoefficient: 1e-5,
+  random: false,
+} as const;
+
+const ROUTERS: Readonly<Record<string, ModelConfig["router"]>> = {
+  mor: PAPER_ROUTER,
+  tok: TOKEN_ROUTER,
+  rec: null,
+};
+
 /** SmolLM shapes used by the paper; `blockLayers` for N = 2, 3, 4 are those of its tables, 135m's by its issue 15. */
 const PAPER_SHAPES: Record<string, { shape: Partial<ModelConfig>; layers: number; blockLayers: number[] }> = {
   "135m": {
@@ -63,9 +84,12 @@ const BYTE_SHAPES: Record<string, { shape: Partial<ModelConfig>; layers: number;
   },
 };
 
-/** Every preset's name: a shape alone is vanilla (`135m`), with N recursions `135m-mor3` or `135m-rec3`. */
+/** Every preset's name: a shape alone is vanilla (`135m`), with N recursions `135m-mor3`, `135m-tok3` or `135m-rec3`. */
 export function presetNames(): string[] {
-  const variants = ["mor2", "mor3", "mor4", "rec2", "rec3", "rec4", "vanilla"];
+  const variants = [
+    ...Object.keys(ROUTERS).flatMap((kind) => [2, 3, 4].map((n) => `${kind}${n}`)),
+    "vanilla",
+  ];
   return presetShapes().flatMap((shape) => [shape, ...variants.map((variant) => `${shape}-${variant}`)]);
 }
 
@@ -76,13 +100,15 @@ export function presetNames(): string[] {
  * @throws ConfigError for an unknown name.
  */
 export function presetConfig(name: string): ModelConfig {
-  const [, shapeName, variant] = /^(.+?)(?:-(mor[234]|rec[234]|vanilla))?$/.exec(name) ?? [];
+  const [, shapeName, variant] = /^(.+?)(?:-((?:mor|tok|rec)[234]|vanilla))?$/.exec(name) ?? [];
   const isByte = Object.hasOwn(BYTE_SHAPES, shapeName ?? "");
   const shapes = isByte ? BYTE_SHAPES : PAPER_SHAPES;
   const preset = Object.hasOwn(shapes, shapeName ?? "") ? shapes[shapeName!] : undefined;
   if (!preset) {
     throw new ConfigError(
-      `Unknown preset "${name}"; presets are ${presetShapes().join(", ")}, each with -mor2 to -mor4`,
+      `Unknown preset "${name}"; presets are ${
+        presetShapes().join(", ")
+      }, each with -mor2 to -mor4, -tok2 to -tok4 or -rec2 to -rec4`,
     );
   }
   const base = {
@@ -104,7 +130,7 @@ export function presetConfig(name: string): ModelConfig {
     ...base,
     numHiddenLayers: numRecursions * blockLayers + 2,
     recursion: { sharing: "middle_cycle", numRecursions, blockLayers },
-    router: kind.startsWith("mor") ? PAPER_ROUTER : null,
+    router: ROUTERS[kind.slice(0, 3)]!,
   } as ModelConfig;
 }
 

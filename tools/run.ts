@@ -104,6 +104,7 @@ async function runOk(args: readonly string[]): Promise<number> {
 async function runBench(args: readonly string[]): Promise<number> {
   return await inOrder(
     ensureAdapter,
+    async () => args.includes("routers") ? await writeBook() : 0,
     () => runFile(BENCH, args, { request: { entries: [BENCH], isChatty: true } }),
   );
 }

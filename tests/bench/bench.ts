@@ -1,179 +1,35 @@
 /**
- * Speed of training and of its matrix products on this machine's adapter: `deno task bench`.
+ * Speed on this machine's adapter: `deno task bench`, or the parts named: `deno task bench decoding`.
  *
  * Everything compared is measured in one run, in turn, and given as the median of several repeats with its range.
+ * `routers` trains four models for some minutes each and compares their loss; it runs only when named.
  */
-import { Commands, submit } from "../../gpu/commands.ts";
 import { type GpuDevice, openDevice } from "../../gpu/device.ts";
-import { matmul } from "../../gpu/kernels/matmul.ts";
-import { formatBytes } from "../../gpu/memory.ts";
-import { readTensor } from "../../gpu/readback.ts";
-import { staticRows } from "../../gpu/rows.ts";
-import { createTensor, destroyTensor, tensorFrom } from "../../gpu/tensor.ts";
-import type { ModelConfig } from "../../model/config.ts";
-import { flopsPerToken } from "../../model/flops.ts";
-import { DEFAULT_OPTIMIZER } from "../../model/optimizer.ts";
-import { presetConfig } from "../../model/presets.ts";
-import { uniform } from "../../model/random.ts";
-import { allocateTraining, trainingMemory, TrainingPrograms } from "../../model/training.ts";
-import { initializeWeights } from "../../model/weights.ts";
+import { benchDecoding } from "./decoding.ts";
+import { benchProducts } from "./products.ts";
+import { print } from "./report.ts";
+import { compareRouters } from "./routers.ts";
+import { benchTraining } from "./training.ts";
 
-const REPEATS = 7;
-const SHAPE = { batchSize: 4, sequenceLength: 256, gradientAccumulation: 1 };
-
-/** The peers' shape: width 256, 4 heads, FFN 1024, vocabulary 1024; the layers are given by each row. */
-const WIDTHS = {
-  vocabSize: 1024,
-  hiddenSize: 256,
-  intermediateSize: 1024,
-  numAttentionHeads: 4,
-  numKeyValueHeads: 4,
-  headDim: 64,
-  maxPositionEmbeddings: 256,
-  initializerRange: 0.02,
-  tokenizer: null,
-} as const;
-
-function print(text: string): void {
-  Deno.stdout.writeSync(new TextEncoder().encode(text + "\n"));
-}
-
-function median(values: readonly number[]): number {
-  return values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)]!;
-}
-
-function range(values: readonly number[], digits: number): string {
-  const [low, high] = [Math.min(...values), Math.max(...values)];
-  return `${median(values).toFixed(digits)} (${low.toFixed(digits)} to ${high.toFixed(digits)})`;
-}
-
-function vanilla(layers: number): ModelConfig {
-  return { ...presetConfig("tiny-vanilla"), ...WIDTHS, numHiddenLayers: layers };
-}
-
-/** Middle-cycle with a block of 4 and three recursions: 14 unrolled layers. */
-function mixtureOfRecursions(): ModelConfig {
-  const { recursion, router, ...rest } = presetConfig("tiny-mor3");
-  return { ...rest, ...WIDTHS, numHiddenLayers: 14, recursion: { ...recursion!, blockLayers: 4 }, router };
-}
-
-/** Milliseconds of one training step, and the bytes that the run took against the plan. */
-interface Trainer {
-  readonly step: () => Promise<number>;
-  readonly planned: number;
-  readonly taken: number;
-}
-
-function trainer(device: GpuDevice, config: ModelConfig): Trainer {
-  const options = { config, shape: SHAPE, evaluationSequences: 0 };
-  const before = device.memory.live;
-  const buffers = allocateTraining(device, options);
-  initializeWeights(device, { layout: buffers.layout, weights: buffers.weights, seed: 1 });
-  const programs = new TrainingPrograms(device, {
-    config,
-    shape: SHAPE,
-    buffers,
-    settings: DEFAULT_OPTIMIZER,
-  });
-  const next = uniform(1, "bench");
-  const tokens = SHAPE.batchSize * SHAPE.sequenceLength;
-  const draw = (): Uint32Array<ArrayBuffer> =>
-    Uint32Array.from({ length: tokens }, () => Math.floor(next() * config.vocabSize));
-  const batch = { ids: draw(), targets: draw() };
-  let step = 0;
-  return {
-    planned: trainingMemory(options).peak,
-    taken: device.memory.live - before,
-    step: async () => {
-      const start = performance.now();
-      await programs.step([batch], { learningRate: 1e-4, step: step++, seed: 1 });
-      return performance.now() - start;
-    },
-  };
-}
-
-async function benchTraining(device: GpuDevice): Promise<void> {
-  const configs = {
-    "vanilla, 4 layers": vanilla(4),
-    "vanilla, 14 layers": vanilla(14),
-    "MoR-3, 14 layers": mixtureOfRecursions(),
-  };
-  const rows = Object.entries(configs).map(([name, config]) => ({
-    name,
-    flops: flopsPerToken(config, { tokens: SHAPE.sequenceLength }).full,
-    trainer: trainer(device, config),
-    times: [] as number[],
-  }));
-  // The first steps compile the kernels.
-  for (const { trainer } of rows) for (let i = 0; i < 2; i++) await trainer.step();
-  for (let repeat = 0; repeat < REPEATS; repeat++) {
-    for (const { trainer, times } of rows) times.push(await trainer.step());
-  }
-  print(
-    `\ntraining step, d 256, FFN 1024 (SwiGLU), T 256, B 4, V 1024, f32: tokens/s, median of ${REPEATS} (range)`,
-  );
-  const tokens = SHAPE.batchSize * SHAPE.sequenceLength;
-  for (const { name, flops, trainer, times } of rows) {
-    const speeds = times.map((ms) => (tokens / ms) * 1000);
-    const rate = (3 * flops * median(speeds)) / 1e9;
-    const memory = `${formatBytes(trainer.taken)} taken, ${formatBytes(trainer.planned)} planned`;
-    print(`  ${name.padEnd(20)} ${range(speeds, 0).padEnd(24)} ${rate.toFixed(1)} GFLOP/s, ${memory}`);
-  }
-  const [, deep, mor] = rows as [typeof rows[0], typeof rows[0], typeof rows[0]];
-  const gains = deep.times.map((ms, i) => ms / mor.times[i]!);
-  const ratio = deep.flops / mor.flops;
-  print(
-    `  MoR-3 over vanilla   ${range(gains, 3)}; ratio of FLOPs per token ${ratio.toFixed(3)}; ` +
-      `part reached ${(median(gains) / ratio).toFixed(3)}`,
-  );
-}
-
-/** The layouts of a linear layer's three products. */
-const LAYOUTS = {
-  "forward": { aDepthFirst: false, bDepthFirst: false },
-  "input gradient": { aDepthFirst: false, bDepthFirst: true },
-  "weight gradient": { aDepthFirst: true, bDepthFirst: true },
-} as const;
-
-const PRODUCTS = [[512, 512, 512], [1024, 256, 1024], [256, 1024, 1024]] as const;
-
-/** Products in one submit, so that its cost does not count. */
-const BATCH = 4;
-
-async function benchProducts(device: GpuDevice): Promise<void> {
-  print(`matrix product, f32: GFLOP/s, median of ${REPEATS} (range)`);
-  for (const [rows, depth, columns] of PRODUCTS) {
-    const next = uniform(1, "product");
-    const operand = (size: number): Float32Array<ArrayBuffer> =>
-      Float32Array.from({ length: size }, () => next() - 0.5);
-    const a = tensorFrom(device, { data: operand(rows * depth), label: "a" });
-    const b = tensorFrom(device, { data: operand(depth * columns), label: "b" });
-    const out = createTensor(device, { shape: [rows, columns], label: "out" });
-    const last = createTensor(device, { shape: [1], label: "last" });
-    for (const [name, layout] of Object.entries(LAYOUTS)) {
-      const commands = new Commands(device, name);
-      const counted = { dimension: "rows", rows: staticRows(device, rows) } as const;
-      for (let i = 0; i < BATCH; i++) {
-        matmul(commands, { a, b, out }, { rows, depth, columns, ...layout, counted });
-      }
-      const speeds: number[] = [];
-      for (let repeat = -2; repeat < REPEATS; repeat++) {
-        const start = performance.now();
-        submit(device, [commands]);
-        await readTensor(device, last);
-        const seconds = (performance.now() - start) / 1000;
-        if (repeat >= 0) speeds.push((BATCH * 2 * rows * depth * columns) / seconds / 1e9);
-      }
-      print(`  ${`${rows}x${depth}x${columns} ${name}`.padEnd(32)} ${range(speeds, 1)}`);
-      commands.destroy();
-    }
-    for (const tensor of [a, b, out, last]) destroyTensor(device, tensor);
-  }
-}
+const PARTS: Readonly<Record<string, (device: GpuDevice) => Promise<void>>> = {
+  products: benchProducts,
+  training: benchTraining,
+  decoding: benchDecoding,
+  routers: compareRouters,
+};
+const USUAL = ["products", "training", "decoding"];
 
 if (import.meta.main) {
-  using device = await openDevice();
-  print(`adapter: ${device.info.description}${device.info.isSoftware ? " (software)" : ""}`);
-  await benchProducts(device);
-  await benchTraining(device);
+  const names = Deno.args.length > 0 ? Deno.args : USUAL;
+  const unknown = names.find((name) => !Object.hasOwn(PARTS, name));
+  if (unknown !== undefined) {
+    print(`bench: unknown part "${unknown}", wanted ${Object.keys(PARTS).join(", ")}`);
+    Deno.exit(2);
+  }
+  for (const name of names) {
+    // A device of its own for each part: none inherits compiled kernels or memory.
+    using device = await openDevice();
+    print(`\n${name} on ${device.info.description}${device.info.isSoftware ? " (software)" : ""}`);
+    await PARTS[name]!(device);
+  }
 }
