@@ -1,7 +1,7 @@
 import { Command, ValidationError } from "@cliffy/command";
 import { formatBytes } from "../gpu/memory.ts";
 import { MemoryError } from "../gpu/errors.ts";
-import { hasWeights, readConfigFile, readTrainingState } from "../model/checkpoint.ts";
+import { hasWeights, readConfigFile } from "../model/checkpoint.ts";
 import { ConfigError, type ModelConfig } from "../model/config.ts";
 import { type Dataset, readTokens, splitTokens } from "../model/dataset.ts";
 import { flopsPerToken } from "../model/flops.ts";
@@ -12,16 +12,7 @@ import { evaluationSequences, type TrainSettings } from "../model/train.ts";
 import { trainingMemory } from "../model/training.ts";
 import { hostMemory, openNamedDevice, tokenizerOf } from "./session.ts";
 import { openTerminal, type Terminal } from "./terminal.ts";
-import {
-  cadenceOf,
-  flagsOf,
-  inheritedFlags,
-  mergeFlags,
-  readFlagsFile,
-  type ResolvedFlags,
-  settingsOf,
-  type TrainFlags,
-} from "./train_flags.ts";
+import { cadenceOf, required, type ResolvedFlags, resolveFlags, settingsOf } from "./train_flags.ts";
 import { runTraining } from "./train_run.ts";
 
 interface TrainOptions {
@@ -105,44 +96,6 @@ async function train(options: TrainOptions): Promise<void> {
     },
   });
 }
-
-function required<T>(value: T | undefined, flag: string): T {
-  if (value === undefined) throw new ValidationError(`Missing ${flag}; see mor train --help`);
-  return value;
-}
-
-async function resolveFlags(options: TrainOptions): Promise<ResolvedFlags> {
-  const fromFile: TrainFlags = options.config ? await readFlagsFile(options.config) : {};
-  const fromCommandLine = flagsOf({ ...options, config: undefined });
-  const given = { ...fromFile, ...fromCommandLine };
-  if (!options.resume) {
-    if (given.init_method !== undefined && given.init === undefined) {
-      throw new ValidationError("--init-method needs --init: random weights have no layers to take");
-    }
-    return mergeFlags(given);
-  }
-  for (const name of INIT_SETTINGS) {
-    if (fromCommandLine[name] === undefined) continue;
-    const flag = `--${name.replace("_", "-")}`;
-    throw new ValidationError(`${flag} cannot be given with --resume: the weights come from the run in --out`);
-  }
-  const out = required(given.out, "--out");
-  if (!await hasWeights(out)) {
-    throw new ConfigError(`Cannot resume ${out}: it holds no checkpoint; start the run without --resume`);
-  }
-  const saved = inheritedFlags((await readTrainingState(out)).flags);
-  for (const name of INIT_SETTINGS) {
-    if (given[name] === undefined || given[name] === saved[name]) continue;
-    throw new ConfigError(
-      `Cannot resume ${out}: ${name} is ${given[name]}, the run was started with ${saved[name] ?? "none"}; ` +
-        "give the same, or start a new run elsewhere",
-    );
-  }
-  return mergeFlags(saved, given);
-}
-
-/** Settings that only a run's start depends on. */
-const INIT_SETTINGS = ["init", "init_method"] as const;
 
 /** @throws ConfigError for the warm-up of a router that the model does not have. */
 function checkWarmup(

@@ -1,6 +1,7 @@
 /** The settings of `mor train`: flags over a --config file over what a resumed run was started with over defaults. */
 import { ValidationError } from "@cliffy/command";
 import { z } from "zod";
+import { hasWeights, readTrainingState } from "../model/checkpoint.ts";
 import { ConfigError } from "../model/config.ts";
 import { INIT_METHODS, type InitMethod } from "../model/initialize_from.ts";
 import { DEFAULT_OPTIMIZER } from "../model/optimizer.ts";
@@ -72,7 +73,7 @@ const PER_CALL = ["out", "stop_after"] as const;
 /**
  * @throws ConfigError for an unreadable file, an unknown setting or a value out of its range.
  */
-export async function readFlagsFile(path: string): Promise<TrainFlags> {
+async function readFlagsFile(path: string): Promise<TrainFlags> {
   const text = await Deno.readTextFile(path).catch(() => {
     throw new ConfigError(`Cannot use --config ${path}: no such file`);
   });
@@ -85,7 +86,7 @@ export async function readFlagsFile(path: string): Promise<TrainFlags> {
 }
 
 /** @throws ConfigError for the first unknown setting or value out of its range. */
-export function checkFlags(values: unknown, { source }: { source: string }): TrainFlags {
+function checkFlags(values: unknown, { source }: { source: string }): TrainFlags {
   const parsed = flagsSchema.safeParse(values);
   if (parsed.success) return parsed.data;
   throw new ConfigError(`Cannot use ${source}: ${firstIssue(parsed.error, values)}`);
@@ -132,6 +133,63 @@ export function inheritedFlags(saved: string): TrainFlags {
   const flags = checkFlags(JSON.parse(saved), { source: "the settings saved with the run" });
   return Object.fromEntries(
     Object.entries(flags).filter(([key]) => !PER_CALL.includes(key as typeof PER_CALL[number])),
+  );
+}
+
+/** The value of a setting that has no default. */
+export function required<T>(value: T | undefined, flag: string): T {
+  if (value === undefined) throw new ValidationError(`Missing ${flag}; see mor train --help`);
+  return value;
+}
+
+/**
+ * Every setting of a run, from the parsed command line and what it refers to.
+ *
+ * @throws ValidationError for wrong usage; ConfigError for a --config file or a saved run that cannot be used.
+ */
+export async function resolveFlags(
+  options: { readonly config?: string | undefined; readonly resume?: boolean | undefined },
+): Promise<ResolvedFlags> {
+  const fromCommandLine = flagsOf(options);
+  const fromFile = options.config ? await readFlagsFile(options.config) : {};
+  const given: TrainFlags = { ...fromFile, ...fromCommandLine };
+  if (options.resume) {
+    checkNotGiven(fromCommandLine);
+    const saved = await savedFlags(required(given.out, "--out"));
+    checkSameStart(given, saved);
+    return mergeFlags(saved, given);
+  }
+  if (given.init_method !== undefined && given.init === undefined) {
+    throw new ValidationError("--init-method needs --init: random weights have no layers to take");
+  }
+  return mergeFlags(given);
+}
+
+async function savedFlags(folder: string): Promise<TrainFlags> {
+  if (!await hasWeights(folder)) {
+    throw new ConfigError(`Cannot resume ${folder}: it holds no checkpoint; start the run without --resume`);
+  }
+  return inheritedFlags((await readTrainingState(folder)).flags);
+}
+
+/** Settings that only the start of a run depends on. */
+const START = ["init", "init_method"] as const;
+
+function checkNotGiven(fromCommandLine: TrainFlags): void {
+  const name = START.find((setting) => fromCommandLine[setting] !== undefined);
+  if (name === undefined) return;
+  const flag = `--${name.replace("_", "-")}`;
+  throw new ValidationError(`${flag} cannot be given with --resume: the weights come from the run in --out`);
+}
+
+/** A --config file may serve both a run's start and its resumption. */
+function checkSameStart(given: TrainFlags, saved: TrainFlags): void {
+  const name = START.find((setting) => given[setting] !== undefined && given[setting] !== saved[setting]);
+  if (name === undefined) return;
+  const started = saved[name] ?? "none";
+  throw new ConfigError(
+    `Cannot resume ${given.out}: ${name} is ${given[name]}, the run was started with ${started}; ` +
+      "give the same, or start a new run elsewhere",
   );
 }
 

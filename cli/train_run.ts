@@ -1,7 +1,7 @@
 /** Driving a training run: progress, metrics, samples, Ctrl-C. */
 import type { GpuDevice } from "../gpu/device.ts";
 import { hasWeights } from "../model/checkpoint.ts";
-import type { ModelConfig } from "../model/config.ts";
+import type { ModelConfig, TokenChoiceConfig } from "../model/config.ts";
 import type { Dataset } from "../model/dataset.ts";
 import { generate } from "../model/generate.ts";
 import type { ParameterViews } from "../model/parameter_layout.ts";
@@ -164,18 +164,26 @@ function evaluationLine({ step, evaluation }: StepReport, { validation }: Datase
   return `step ${step}: held-out loss ${loss.toFixed(4)} (${bits} on ${validation.length} tokens${routed})`;
 }
 
+/** What keeps token choice from collapsing. */
+const BALANCING_ADVICE: Readonly<Record<TokenChoiceConfig["balancing"], string>> = {
+  loss: "raise balancing_coefficient",
+  loss_free: "raise bias_update_rate",
+  none: "set balancing to loss or loss_free",
+};
+
 /** A line about a router that sends nearly all tokens to one depth, or null. */
 function collapseWarning(
   { step, health, evaluation }: StepReport,
   { collapse, run: { config, settings } }: { collapse: CollapseWatch; run: Run },
 ): string | null {
-  if (config.router?.kind === "token_choice") {
+  const { router } = config;
+  if (router?.kind === "token_choice") {
     // During its warm-up every token is sent to the last depth on purpose.
     const depth = step > settings.routerWarmup.balancing ? collapse.see(health!.depthFractions) : null;
     return depth === null
       ? null
       : `warning: over ${COLLAPSED_PERCENT} % of the tokens had depth ${depth} for ` +
-        `${CollapseWatch.steps} steps: the router has collapsed; raise balancing_coefficient`;
+        `${CollapseWatch.steps} steps: the router has collapsed; ${BALANCING_ADVICE[router.balancing]}`;
   }
   const depth = evaluation?.depthFractions ? collapsedDepth(evaluation.depthFractions) : null;
   return depth === null

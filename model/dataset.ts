@@ -2,7 +2,7 @@
 import { permutation, uniform } from "./random.ts";
 import type { Tokenizer } from "./tokenizer.ts";
 
-/** Data that cannot be trained on; the message says what to do. */
+/** Data that cannot be used; the message says what to do. */
 export class DataError extends Error {
   override readonly name = "DataError";
 }
@@ -34,7 +34,7 @@ export async function readTokens(
   const tokens: number[] = [];
   for (const path of await listFiles(paths)) {
     const text = decodeText(await Deno.readFile(path), path);
-    if (text.length === 0) throw new DataError(`Cannot train on ${path}: the file is empty`);
+    if (text.length === 0) throw new DataError(`Cannot use ${path}: the file is empty`);
     const documents = path.endsWith(".jsonl") ? jsonlDocuments(text, { path, textField }) : [text];
     for (const document of documents) {
       for (const id of tokenizer.encode(document)) tokens.push(id);

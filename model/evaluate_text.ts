@@ -9,9 +9,9 @@ import { readTensors } from "../gpu/readback.ts";
 import type { TensorData } from "../gpu/tensor.ts";
 import type { ModelConfig } from "./config.ts";
 import type { Batch } from "./dataset.ts";
+import { packingTensors, rowDepths, stepRows } from "./depths.ts";
 import { Evaluator } from "./evaluate.ts";
 import type { ParameterViews } from "./parameter_layout.ts";
-import { selectionsOf } from "./router_health.ts";
 import { CheckpointError } from "./safetensors.ts";
 import type { Routing } from "./selection.ts";
 import { allocateWorkspace, type Workspace } from "./workspace.ts";
@@ -121,11 +121,10 @@ async function readBatch(
   { config, workspace }: { config: ModelConfig; workspace: Workspace },
 ): Promise<EvaluatedBatch> {
   const { tokenLosses, agreements, shape } = workspace;
-  const packings = selectionsOf(workspace).map(({ packing }) => packing);
-  const [losses, agreed, ...steps] = await readTensors(device, [
+  const [losses, agreed, ...packings] = await readTensors(device, [
     tokenLosses,
     agreements,
-    ...packings.flatMap(({ rows, records }) => [rows.count, records]),
+    ...packingTensors(workspace),
   ]) as [Float32Array, Float32Array, ...TensorData[]];
   const wrong = losses.find((loss) => !Number.isFinite(loss));
   if (wrong !== undefined) {
@@ -134,35 +133,17 @@ async function readBatch(
         "the weights are not those of a working model, use an earlier checkpoint or train again",
     );
   }
-  const counts = packings.map((_, r) => steps[2 * r]![0]!);
-  const depths = rowDepths(config, { rows: losses.length, counts, records: (r) => steps[2 * r + 1]! });
+  const steps = stepRows(packings);
+  const depths = rowDepths(config, { rows: losses.length, steps });
   const isDecided = config.router?.kind === "expert_choice" && shape.routing === "top-k" &&
     !config.router.random;
   return {
     windows: windowSums(losses, shape),
     depths: depths && depthSums(losses, { depths, numRecursions: config.recursion!.numRecursions }),
     decisions: isDecided
-      ? counts.map((_, r) => ({ candidates: counts[r - 1] ?? losses.length, agreed: agreed[r]! }))
+      ? steps.map((_, r) => ({ candidates: steps[r - 1]?.length ?? losses.length, agreed: agreed[r]! }))
       : null,
   };
-}
-
-/** Recursion steps that each row ran; null for a vanilla model. */
-function rowDepths(
-  { recursion, router }: ModelConfig,
-  { rows, counts, records }: {
-    rows: number;
-    counts: readonly number[];
-    records: (step: number) => TensorData;
-  },
-): Uint32Array | null {
-  if (!recursion) return null;
-  const depths = new Uint32Array(rows).fill(router ? 0 : recursion.numRecursions);
-  counts.forEach((count, r) => {
-    const packed = records(r);
-    for (let i = 0; i < count; i++) depths[packed[i * 4]!]!++;
-  });
-  return depths;
 }
 
 function windowSums(losses: Float32Array, { lengths }: { lengths: readonly number[] }): LossSum[] {

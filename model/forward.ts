@@ -2,11 +2,11 @@
 import { Commands, submit } from "../gpu/commands.ts";
 import type { GpuDevice } from "../gpu/device.ts";
 import { BufferScope } from "../gpu/memory.ts";
-import { readTensor, readTensors } from "../gpu/readback.ts";
-import { createTensor, writeTensor } from "../gpu/tensor.ts";
+import { readTensors } from "../gpu/readback.ts";
+import { createTensor, type TensorData, writeTensor } from "../gpu/tensor.ts";
 import type { ModelConfig } from "./config.ts";
 import { groupByToken } from "../gpu/kernels/embedding.ts";
-import { selectionsOf } from "./router_health.ts";
+import { packingTensors, rowDepths, stepRows } from "./depths.ts";
 import type { Routing } from "./selection.ts";
 import { CachedPass } from "./cached_pass.ts";
 import { generate } from "./generate.ts";
@@ -17,7 +17,7 @@ import { writeSafetensors } from "./safetensors.ts";
 import { type LossTerms, lossTerms } from "./training.ts";
 import { transformerBackward, transformerForward, transformerLosses } from "./transformer.ts";
 import { parameterSources } from "./weights.ts";
-import { allocateWorkspace, type Workspace } from "./workspace.ts";
+import { allocateWorkspace } from "./workspace.ts";
 
 /** Token ids and, if losses are wanted, the token that each position should predict; (B, T) as nested lists. */
 export interface ForwardInput {
@@ -114,7 +114,7 @@ function meanCrossEntropy(logits: readonly number[][][], targets: ForwardInput["
   return losses.reduce((sum, loss) => sum + loss, 0) / losses.length;
 }
 
-/** Positions that each recursion step ran, from the depths that came out. */
+/** Positions that each recursion step ran: a token of depth d ran the first d steps. */
 function selectedByDepth(depths: readonly number[][], { recursion }: ModelConfig): number[][][] {
   return Array.from(
     { length: recursion!.numRecursions },
@@ -188,16 +188,20 @@ async function forward(
   } else {
     submit(device, [commands]);
   }
-  const sums = await readTensor(device, workspace.losses);
-  const selected = await selectedPositions(device, workspace);
-  const data = await readTensor(device, logits) as Float32Array;
+  const [sums, data, ...packings] = await readTensors(device, [
+    workspace.losses,
+    logits,
+    ...packingTensors(workspace),
+  ]) as [Float32Array, Float32Array, ...TensorData[]];
+  const perRow = rowDepths(config, { rows: flatIds.length, steps: stepRows(packings) });
+  const depths = perRow && bySequence(perRow, lengths);
   commands.destroy();
   scope.destroy();
   return {
     logits: nest(data, { lengths, vocabSize: config.vocabSize }),
     losses: targets && passLosses(config, { sums, routing }),
-    selected,
-    depths: depthsOf(selected, { config, lengths }),
+    selected: config.router && selectedByDepth(depths!, config),
+    depths,
   };
 }
 
@@ -210,30 +214,11 @@ function passLosses(
   return lossTerms(isCausalChoice ? { ...config, router: null } : config, sums);
 }
 
-async function selectedPositions(device: GpuDevice, workspace: Workspace): Promise<number[][][] | null> {
-  const selections = selectionsOf(workspace);
-  if (selections.length === 0) return null;
-  const { lengths } = workspace.shape;
-  const sequenceOf = lengths.flatMap((length, b) => new Array<number>(length).fill(b));
-  const steps: number[][][] = [];
-  for (const { packing: { rows, records } } of selections) {
-    const [count, data] = await readTensors(device, [rows.count, records]);
-    const step: number[][] = lengths.map(() => []);
-    for (let row = 0; row < count![0]!; row++) step[sequenceOf[data![row * 4]!]!]!.push(data![row * 4 + 1]!);
-    steps.push(step);
-  }
-  return steps;
-}
-
-function depthsOf(
-  selected: number[][][] | null,
-  { config: { recursion }, lengths }: { config: ModelConfig; lengths: readonly number[] },
-): number[][] | null {
-  if (!recursion) return null;
-  const fixed = selected ? 0 : recursion.numRecursions;
-  const depths = lengths.map((tokens) => new Array<number>(tokens).fill(fixed));
-  selected?.forEach((step) => step.forEach((row, b) => row.forEach((position) => depths[b]![position]!++)));
-  return depths;
+/** A value for each row of the state, by sequence and position. */
+function bySequence(values: Iterable<number>, lengths: readonly number[]): number[][] {
+  const all = Array.from(values);
+  let start = 0;
+  return lengths.map((tokens) => all.slice(start, start += tokens));
 }
 
 /** Rows of logits, without the padding of the vocabulary, by sequence and position. */

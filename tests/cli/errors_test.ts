@@ -2,25 +2,15 @@
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { join } from "@std/path";
 import { assertFails, corpus, folderTest, mor, morDone, programCommand, run } from "../support/program.ts";
-import { checkpointTensors, savedStep, smallRun } from "../support/small_run.ts";
+import { checkpointTensors, savedStep, smallRun, writeConfig } from "../support/small_run.ts";
 
 const USAGE = 2;
 
 /** No driver is found where this points. */
 const NO_DRIVER = { VK_DRIVER_FILES: "/nonexistent", VK_ICD_FILENAMES: "/nonexistent" };
 
-/** A command of which a test changes one thing. */
+/** Fields of a config.json. */
 type Json = Record<string, unknown>;
-
-/** The configuration of a preset, changed. */
-async function writeConfig(
-  path: string,
-  { preset, change }: { preset: string; change: Json },
-): Promise<string> {
-  const { stdout } = await morDone(["inspect", preset, "--json"]);
-  await Deno.writeTextFile(path, JSON.stringify({ ...JSON.parse(stdout).config, ...change }));
-  return path;
-}
 
 Deno.test({
   name: "doctor and every command that computes exit with 3 when no adapter answers",
@@ -49,7 +39,7 @@ folderTest("train refuses data that is missing, empty or too short", async (fold
   await fails(folder, ["no .txt, .md or .jsonl file in the folder"]);
   const empty = join(folder, "empty.txt");
   await Deno.writeTextFile(empty, "");
-  await fails(empty, ["Cannot train on", "the file is empty"]);
+  await fails(empty, ["Cannot use", "the file is empty"]);
   const lines = join(folder, "lines.jsonl");
   await Deno.writeTextFile(lines, '{"text": "a whale"}\n{"body": "a sea"}\n');
   await fails(lines, [":2: ", 'no text under "text"', "--text-field"]);
@@ -86,7 +76,7 @@ folderTest("train refuses models that it does not know or cannot build", async (
   ];
   for (const [change, parts] of wrong) {
     const heads = "num_attention_heads" in change ? { num_key_value_heads: 2 } : {};
-    await writeConfig(path, { preset: "tiny", change: { ...heads, ...change } });
+    await writeConfig(path, { change: { ...heads, ...change } });
     await assertFails(smallRun(out, "--model", path), { code: 1, parts: [path, ...parts] });
   }
 });
@@ -124,7 +114,7 @@ folderTest("a damaged checkpoint is refused by name", async (folder) => {
 
   await Deno.writeFile(weights, whole);
   const config = join(folder, "config.json");
-  await writeConfig(config, { preset: "tiny", change: { intermediate_size: 96 } });
+  await writeConfig(config, { change: { intermediate_size: 96 } });
   const parts = [weights, "mlp.", "has shape (176, 64)", "expected (96, 64)"];
   await assertFails(generate, { code: 1, parts });
   await Deno.remove(weights);
@@ -158,6 +148,7 @@ folderTest("train --resume refuses a changed setting and a changed text", async 
 
 Deno.test("wrong usage is refused with the value met, the value wanted and exit code 2", async () => {
   const generate = ["generate", "model", "-p", "x"];
+  const forward = ["forward", "model", "--ids", "x"];
   const wrong: readonly (readonly [readonly string[], readonly string[]])[] = [
     [["trian"], ['Unknown command "trian"', 'Did you mean command "train"?']],
     [["train", "--stepz", "3"], ['Unknown option "--stepz"', 'Did you mean option "--steps"?']],
@@ -169,14 +160,28 @@ Deno.test("wrong usage is refused with the value met, the value wanted and exit 
     [["train", "--steps", "3"], ["Missing --model"]],
     [["train", "--model", "tiny", "--out", "out"], ["Missing --data"]],
     [["train", "--model", "tiny", "--data", corpus], ["Missing --out"]],
+    [["train", "--init-method", "upper"], ["--init-method needs --init"]],
+    [["train", "--init", "x", "--init-method", "best"], [
+      '--init-method is "best"',
+      '"stepwise"',
+      '"random"',
+    ]],
+    [["train", "--out", "x", "--resume", "--init", "y"], ["--init cannot be given with --resume"]],
+    [["train", "--resume", "--init-method", "upper"], ["--init-method cannot be given with --resume"]],
+    [["train", "--capacity-warmup", "-1"], ["--capacity-warmup is -1"]],
     [["generate", "-p", "x"], ["Missing argument", "checkpoint"]],
     [["generate", "a", "b", "-p", "x"], ["Too many arguments", "b"]],
     [[...generate, "-f", "x"], ["either -p or -f"]],
     [["generate", "model"], ["either -p or -f"]],
     [[...generate, "-n", "few"], ["--count", '"integer"', '"few"']],
     [["forward", "model"], ["--ids"]],
-    [["forward", "model", "--ids", "x", "--routing", "random"], ['--routing is "random"', "causal or top-k"]],
-    [["forward", "model", "--ids", "x", "--routing", "causal", "--gradients", "y"], ["--gradients", "top-k"]],
+    [[...forward, "--routing", "random"], ['--routing is "random"', "causal or top-k"]],
+    [[...forward, "--routing", "causal", "--gradients", "y"], ["--gradients", "top-k"]],
+    [[...forward, "--cached", "3", "--gradients", "y"], ["--gradients", "no --cached"]],
+    [[...forward, "--cached", "3", "--routing", "top-k"], ["--cached needs --routing causal"]],
+    [[...forward, "--cached", "-1"], ["--cached is -1", "0 or more"]],
+    [[...forward, "--cached", "few"], ["--cached", '"integer"', '"few"']],
+    [[...forward, "--greedy", "-1"], ["--greedy is -1", "0 or more"]],
   ];
   for (const [args, parts] of wrong) await assertFails(args, { code: USAGE, parts });
 });

@@ -9,7 +9,18 @@ const COMMANDS: Readonly<Record<string, readonly string[]>> = {
   train: [
     ...["--model", "--data", "--text-field", "--out", "--steps", "--batch-size", "--sequence-length"],
     ...["--gradient-accumulation", "--learning-rate", "--warmup-steps", "--decay-steps", "--weight-decay"],
-    ...["--grad-clip", "--seed", "--validation-fraction", "--eval-every", "--eval-batches", "--save-every"],
+    ...[
+      "--grad-clip",
+      "--capacity-warmup",
+      "--balancing-warmup",
+      "--init",
+      "--init-method",
+      "--seed",
+      "--validation-fraction",
+      "--eval-every",
+      "--eval-batches",
+      "--save-every",
+    ],
     ...["--sample-every", "--sample-prompt", "--stop-after", "--resume", "--config", "--dry-run"],
   ],
   generate: [
@@ -19,7 +30,7 @@ const COMMANDS: Readonly<Record<string, readonly string[]>> = {
   eval: [
     ...["--data", "--text-field", "--routing", "--sequence-length", "--batch-size", "--max-tokens", "--json"],
   ],
-  forward: ["--ids", "--routing", "--greedy", "--gradients", "--json"],
+  forward: ["--ids", "--routing", "--cached", "--greedy", "--gradients", "--json"],
   inspect: ["--json"],
   profile: [
     ...["-p", "--prompt-tokens", "-n", "--tokens", "--train", "--batch-size", "--sequence-length"],

@@ -1,5 +1,5 @@
 /** `mor train` from end to end: what a run writes, repeats, resumes and reports. */
-import { assert, assertEquals, assertStringIncludes } from "@std/assert";
+import { assert, assertAlmostEquals, assertEquals, assertStringIncludes } from "@std/assert";
 import { join } from "@std/path";
 import {
   corpus,
@@ -18,6 +18,7 @@ import {
   SMALL_RUN_TOKENS,
   smallRun,
   withoutSpeed,
+  writeConfig,
 } from "../support/small_run.ts";
 
 folderTest("train writes a checkpoint and a line of metrics for each step", async (folder) => {
@@ -41,6 +42,10 @@ folderTest("train writes a checkpoint and a line of metrics for each step", asyn
     "grad_norm",
     "tokens_per_second",
     "depth_fractions",
+    "selection_accuracy",
+    "dead_tokens",
+    "max_violation",
+    "depth_entropy",
   ];
   for (const line of metrics) {
     const isEvaluated = line.step % 3 === 0;
@@ -50,7 +55,17 @@ folderTest("train writes a checkpoint and a line of metrics for each step", asyn
       assert([value].flat().every(Number.isFinite), `${name} is ${value}`);
     }
     // Depths 0 to 3 of 32 tokens, of which the three steps keep 32, 21 and 10.
-    assertEquals(line.depth_fractions, [0, 11 / 32, 11 / 32, 10 / 32]);
+    const load = [11 / 32, 11 / 32, 10 / 32];
+    assertEquals(line.depth_fractions, [0, ...load]);
+    assertAlmostEquals(Number(line.max_violation), 3 * (11 / 32) - 1, 1e-6);
+    const entropy = load.reduce((sum, part) => sum - part * Math.log(part), 0);
+    assertAlmostEquals(Number(line.depth_entropy), entropy, 1e-6);
+    // Two sequences send 10 to 20 of the 32 positions to the last step.
+    for (
+      const [name, from, to] of [["selection_accuracy", 0, 1], ["dead_tokens", 12 / 32, 22 / 32]] as const
+    ) {
+      assert(Number(line[name]) >= from && Number(line[name]) <= to, `${name} is ${line[name]}`);
+    }
   }
   assert(metrics.at(-1)!.loss < metrics[0]!.loss, "the loss does not fall");
 });
@@ -169,12 +184,7 @@ folderTest("train --sample-every shows what the model writes, --quiet nothing", 
 });
 
 folderTest("train samples no further than the model's positions", async (folder) => {
-  const model = join(folder, "config.json");
-  const { stdout } = await morDone(["inspect", "tiny", "--json"]);
-  await Deno.writeTextFile(
-    model,
-    JSON.stringify({ ...JSON.parse(stdout).config, max_position_embeddings: 40 }),
-  );
+  const model = await writeConfig(join(folder, "config.json"), { change: { max_position_embeddings: 40 } });
   const args = ["--model", model, "--steps", "1", "--eval-every", "0", "--sample-every", "1"];
   await morDone(smallRun(join(folder, "out"), ...args));
 });

@@ -2,6 +2,8 @@
 import { assertEquals } from "@std/assert";
 import { join } from "@std/path";
 import { readTrainingState } from "../../model/checkpoint.ts";
+import { modelConfigToJson } from "../../model/config_file.ts";
+import { presetConfig } from "../../model/presets.ts";
 import { type GoldenTensor, readTensors } from "./golden.ts";
 import { corpus } from "./program.ts";
 
@@ -25,6 +27,15 @@ const SMALL_RUN = {
 export function smallRun(folder: string, ...more: readonly string[]): string[] {
   const own = Object.entries(SMALL_RUN).filter(([flag]) => !more.includes(flag));
   return ["train", "--out", folder, ...own.flat(), ...more];
+}
+
+/** Writes a preset's config.json with other values in some fields. Returns its path. */
+export async function writeConfig(
+  path: string,
+  { preset = "tiny", change }: { preset?: string; change: Readonly<Record<string, unknown>> },
+): Promise<string> {
+  await Deno.writeTextFile(path, JSON.stringify({ ...modelConfigToJson(presetConfig(preset)), ...change }));
+  return path;
 }
 
 /** A line of metrics.jsonl. */
