@@ -123,6 +123,19 @@ export function keptTokens(router: ExpertChoiceConfig, { numRecursions, tokens, 
 }
 
 /**
+ * Fraction of the tokens that takes part in each recursion step: the capacities of expert choice; for token choice those
+ * of perfect balance, (N-r+1)/N; 1 without a router. Empty for a model without recursion.
+ */
+export function stepFractions({ recursion, router }: Pick<ModelConfig, "recursion" | "router">): number[] {
+  if (!recursion) return [];
+  const { numRecursions } = recursion;
+  const given = router?.kind === "expert_choice" ? router.capacities : null;
+  return Array.from({ length: numRecursions }, (_, r) => {
+    return router ? given?.[r] ?? (numRecursions - r) / numRecursions : 1;
+  });
+}
+
+/**
  * Capacity warm-up at an update t, from 0: c_eff = c + (1 - c) w with w = (1 + cos(pi min(1, t / steps))) / 2, so that
  * the first steps of a run keep every token. No warm-up (`steps` 0) is w = 0.
  */

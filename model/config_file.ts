@@ -190,7 +190,8 @@ function checkSizes(config: ModelConfig, source: string): void {
         `recursions of ${recursion.blockLayers} layers unrolls to ${unrolled}`,
     );
   }
-  if (config.kvCache === "shared") checkSharedKeys(config, fail);
+  const problem = config.kvCache === "shared" ? sharedKeysProblem(config) : null;
+  if (problem) fail(problem);
   if (!router) return;
   if (recursion.sharing !== "cycle" && recursion.sharing !== "middle_cycle") {
     fail(`sharing ${recursion.sharing} cannot have a router; use cycle or middle_cycle`);
@@ -200,16 +201,19 @@ function checkSizes(config: ModelConfig, source: string): void {
   }
 }
 
-/** Shared keys and values come from the first step, which every token must run with the whole block. */
-function checkSharedKeys({ recursion, router }: ModelConfig, fail: (text: string) => never): void {
+/**
+ * Why a recursive model cannot run with kv_cache shared; null if it can. Shared keys and values come from the first step,
+ * which every token must run with the whole block.
+ */
+export function sharedKeysProblem({ recursion, router }: ModelConfig): string | null {
   const { sharing } = recursion!;
   if (!sharing.endsWith("cycle")) {
-    fail(`kv_cache shared needs sharing cycle or middle_cycle, met ${sharing}; use kv_cache recursion_wise`);
+    return `kv_cache shared needs sharing cycle or middle_cycle, met ${sharing}; use kv_cache recursion_wise`;
   }
   const first = router?.kind === "expert_choice" ? router.capacities?.[0] ?? 1 : 1;
-  if (first < 1) {
-    fail(`kv_cache shared needs every token in the first step, but router.capacities starts with ${first}`);
-  }
+  return first < 1
+    ? `kv_cache shared needs every token in the first step, but router.capacities starts with ${first}`
+    : null;
 }
 
 function checkCapacities(

@@ -5,58 +5,21 @@
  */
 import { Commands, submit } from "../gpu/commands.ts";
 import type { GpuDevice } from "../gpu/device.ts";
-import { advance, HISTORY_RECORD_LENGTH, nextRows } from "../gpu/kernels/decode_step.ts";
-import {
-  markSeen,
-  NO_TOKEN,
-  sample,
-  SAMPLING_RECORD_LENGTH,
-  samplingRecord,
-  seenWords,
-  type SlotSampling,
-} from "../gpu/kernels/sample.ts";
+import { nextRows } from "../gpu/kernels/decode_step.ts";
+import type { SlotSampling } from "../gpu/kernels/sample.ts";
 import { BufferScope } from "../gpu/memory.ts";
 import { readTensor } from "../gpu/readback.ts";
-import { type Rows, staticRows } from "../gpu/rows.ts";
-import { createTensor, type Dtype, type Tensor, viewTensor, writeTensor } from "../gpu/tensor.ts";
+import { viewTensor, writeTensor } from "../gpu/tensor.ts";
 import { CachedPass, clearSlot } from "./cached_pass.ts";
 import { ConfigError, type ModelConfig } from "./config.ts";
 import { allocateCache, type KvCache } from "./kv_cache.ts";
 import type { ParameterViews } from "./parameter_layout.ts";
+import { type DecodedToken, MAX_STEPS_PER_READ, SlotSampler } from "./slot_sampler.ts";
 import { transformerForward } from "./transformer.ts";
 import { allocateWorkspace, type Workspace } from "./workspace.ts";
 
-/** A token that a step chose. */
-export interface DecodedToken {
-  readonly id: number;
-  /** Natural logarithm of the model's own probability. */
-  readonly logProbability: number;
-  /**
-   * Recursion steps that the text's last token before it ran: the work that decided this token. Vanilla models have 0,
-   * the recursive baseline always its number of recursions.
-   */
-  readonly depth: number;
-}
-
 /** Tokens of a prompt that run at a time. */
 const PREFILL_ROWS = 256;
-
-/** Steps whose choices the device keeps until they are read. */
-export const MAX_STEPS_PER_READ = 16;
-
-/** What the sampler keeps of each slot; S slots. */
-interface SamplerState {
-  /** (S) u32: the token to run next, and the position that it will have. */
-  readonly tokens: Tensor;
-  readonly positions: Tensor;
-  /** (S, 8) u32, (S, words) u32, (S) f32. */
-  readonly sampling: Tensor;
-  readonly seen: Tensor;
-  readonly logProbabilities: Tensor;
-  /** (steps, S, 4) u32 and (1) u32: see `advance`. */
-  readonly history: Tensor;
-  readonly cursor: Tensor;
-}
 
 /** Some texts being continued, each in a slot of its own. */
 export class Decoder {
@@ -64,18 +27,11 @@ export class Decoder {
   readonly #device: GpuDevice;
   readonly #config: ModelConfig;
   readonly #scope: BufferScope;
-  readonly #state: SamplerState;
+  readonly #sampler: SlotSampler;
   readonly #prompt: CachedPass;
   readonly #promptEnd: Commands;
   readonly #step: Commands;
   readonly #stepWorkspace: Workspace;
-  /** Prompt tokens, their slots and their number, for the sampler's set of seen tokens. */
-  readonly #mark: {
-    readonly commands: Commands;
-    readonly ids: Tensor;
-    readonly slots: Tensor;
-    readonly rows: Rows;
-  };
   /** Tokens of each slot's text that have run. */
   readonly #lengths: number[];
 
@@ -98,13 +54,13 @@ export class Decoder {
     this.#scope = new BufferScope(device);
     this.#lengths = new Array<number>(slots).fill(0);
     const allocator = this.#scope;
-    this.cache = allocateCache(allocator, { config, slots, capacity });
-    this.#state = allocateSampler(allocator, { config, slots });
-    const model = { config, weights, cache: this.cache };
     const rows = Math.min(PREFILL_ROWS, capacity);
+    this.cache = allocateCache(allocator, { config, slots, capacity });
+    this.#sampler = new SlotSampler(device, { config, slots, promptRows: rows, allocator });
+    const model = { config, weights, cache: this.cache };
     this.#prompt = new CachedPass(device, { ...model, rows, head: "one", allocator });
     this.#promptEnd = new Commands(device, "first token");
-    this.#recordChoice(this.#promptEnd, this.#prompt.workspace, { lastRow: true });
+    this.#sampler.record(this.#promptEnd, this.#prompt.workspace, { lastRow: true });
 
     this.#stepWorkspace = allocateWorkspace(allocator, {
       config,
@@ -118,29 +74,9 @@ export class Decoder {
     });
     this.#step = new Commands(device, "decoding step");
     const { ids, full: packing, cache } = this.#stepWorkspace;
-    nextRows(this.#step, { slots: cache!.slots, ...this.#state, ids, packing });
+    nextRows(this.#step, { slots: cache!.slots, ...this.#sampler.state, ids, packing });
     transformerForward(this.#step, { config, weights, workspace: this.#stepWorkspace });
-    this.#recordChoice(this.#step, this.#stepWorkspace, { lastRow: false });
-
-    const indices = (label: string): Tensor =>
-      createTensor(allocator, { shape: [rows], dtype: "u32", label });
-    this.#mark = {
-      commands: new Commands(device, "seen tokens"),
-      ids: indices("seen ids"),
-      slots: indices("seen slots"),
-      rows: staticRows(allocator, rows),
-    };
-    markSeen(this.#mark.commands, { ...this.#mark, seen: this.#state.seen }, { rows: this.#mark.rows });
-  }
-
-  /** Records the draw of each row's token, and its entry in the history. */
-  #recordChoice(commands: Commands, workspace: Workspace, { lastRow }: { lastRow: boolean }): void {
-    const { cache, logits, full: packing, headPacking: { rows } } = workspace;
-    const { slots, depths } = cache!;
-    const { vocabSize } = this.#config;
-    // A prompt's rows all have the slot of the text, so the one row with logits finds it in the first place.
-    sample(commands, { logits, slots, ...this.#state }, { rows, vocabSize });
-    advance(commands, { slots, depths, packing, ...this.#state }, { lastRow });
+    this.#sampler.record(this.#step, this.#stepWorkspace, { lastRow: false });
   }
 
   /**
@@ -162,22 +98,18 @@ export class Decoder {
         `Cannot run a prompt of ${prompt.length} tokens: there is room for ${capacity}; give a shorter prompt`,
       );
     }
-    const device = this.#device;
-    const { sampling: records, seen, positions } = this.#state;
-    clearSlot(device, this.cache, slot);
-    writeTensor(device, slotOf(records, slot), samplingRecord(sampling));
-    writeTensor(device, slotOf(seen, slot), new Uint32Array(seen.shape[1]!));
-    writeTensor(device, slotOf(positions, slot), Uint32Array.of(prompt.length - 1));
-    this.#rewind();
+    clearSlot(this.#device, this.cache, slot);
+    this.#sampler.start(slot, { promptLength: prompt.length, sampling });
+    this.#sampler.rewind();
     const { rows } = this.#prompt;
     for (let start = 0; start < prompt.length; start += rows) {
       const ids = prompt.slice(start, start + rows);
-      this.#markSeen(slot, ids);
+      this.#sampler.see(slot, ids);
       const isLast = start + rows >= prompt.length;
       this.#prompt.run({ slot, start, ids }, { then: isLast ? [this.#promptEnd] : [] });
     }
     this.#lengths[slot] = prompt.length;
-    const [[token]] = await this.#read([slot], { steps: 1 }) as [[DecodedToken]];
+    const [[token]] = await this.#sampler.read([slot], { steps: 1 }) as [[DecodedToken]];
     return token;
   }
 
@@ -201,15 +133,15 @@ export class Decoder {
     const { full, cache } = this.#stepWorkspace;
     writeTensor(device, cache!.slots, Uint32Array.from(slots));
     writeTensor(device, full.rows.count, Uint32Array.of(slots.length));
-    this.#rewind();
+    this.#sampler.rewind();
     for (let i = 0; i < count; i++) submit(device, [this.#step]);
     for (const slot of slots) this.#lengths[slot]! += count;
-    return await this.#read(slots, { steps: count });
+    return await this.#sampler.read(slots, { steps: count });
   }
 
   /** Replaces the token that a slot runs next: the text goes on as told, not as drawn. */
   force(slot: number, id: number): void {
-    writeTensor(this.#device, slotOf(this.#state.tokens, slot), Uint32Array.of(id));
+    this.#sampler.force(slot, id);
   }
 
   /**
@@ -219,7 +151,9 @@ export class Decoder {
    */
   forceDepth(depth: number): void {
     for (const { decisions } of [this.#prompt.workspace, this.#stepWorkspace]) {
-      if (decisions.kind !== "token_choice") throw new ConfigError("Cannot force a depth without token choice");
+      if (decisions.kind !== "token_choice") {
+        throw new ConfigError("Cannot force a depth without token choice");
+      }
       const { numRecursions } = this.#config.recursion!;
       if (!(depth >= 0 && depth <= numRecursions)) {
         throw new RangeError(`Cannot force depth ${depth}: the model has 1 to ${numRecursions}`);
@@ -249,63 +183,7 @@ export class Decoder {
   /** Frees the programs and all buffers. */
   [Symbol.dispose](): void {
     this.#prompt.destroy();
-    for (const commands of [this.#promptEnd, this.#step, this.#mark.commands]) commands.destroy();
+    for (const commands of [this.#promptEnd, this.#step, this.#sampler]) commands.destroy();
     this.#scope.destroy();
   }
-
-  #rewind(): void {
-    writeTensor(this.#device, this.#state.cursor, Uint32Array.of(0));
-  }
-
-  #markSeen(slot: number, prompt: readonly number[]): void {
-    const { commands, ids, slots, rows } = this.#mark;
-    writeTensor(this.#device, ids, Uint32Array.from(prompt));
-    writeTensor(this.#device, slots, new Uint32Array(prompt.length).fill(slot));
-    writeTensor(this.#device, rows.count, Uint32Array.of(prompt.length));
-    submit(this.#device, [commands]);
-  }
-
-  async #read(slots: readonly number[], { steps }: { steps: number }): Promise<DecodedToken[][]> {
-    const { history } = this.#state;
-    const [, all, width] = history.shape as [number, number, number];
-    const data = await readTensor(this.#device, viewTensor(history, { shape: [steps, all, width] }));
-    const floats = new Float32Array(data.buffer);
-    const { recursion, router } = this.#config;
-    const fixedDepth = recursion && !router ? recursion.numRecursions : 0;
-    return Array.from({ length: steps }, (_, step) =>
-      slots.map((slot): DecodedToken => {
-        const record = (step * all + slot) * width;
-        const id = data[record]!;
-        if (id === NO_TOKEN) {
-          throw new RangeError(
-            "Cannot choose a token: the logits are not numbers; the model's weights are damaged",
-          );
-        }
-        return { id, logProbability: floats[record + 1]!, depth: fixedDepth + data[record + 2]! };
-      }));
-  }
-}
-
-function allocateSampler(
-  device: BufferScope,
-  { config: { vocabSize }, slots }: { config: ModelConfig; slots: number },
-): SamplerState {
-  const tensor = (label: string, shape: readonly number[], dtype: Dtype = "u32"): Tensor =>
-    createTensor(device, { shape, dtype, label });
-  return {
-    tokens: tensor("next tokens", [slots]),
-    positions: tensor("positions", [slots]),
-    sampling: tensor("sampling", [slots, SAMPLING_RECORD_LENGTH]),
-    seen: tensor("seen tokens", [slots, seenWords(vocabSize)]),
-    logProbabilities: tensor("log-probabilities", [slots], "f32"),
-    history: tensor("history", [MAX_STEPS_PER_READ, slots, HISTORY_RECORD_LENGTH]),
-    cursor: tensor("history cursor", [1]),
-  };
-}
-
-/** A slot's row of a tensor by slot. */
-function slotOf(tensor: Tensor, slot: number): Tensor {
-  const [, ...shape] = tensor.shape;
-  const width = shape.reduce((product, size) => product * size, 1);
-  return viewTensor(tensor, { start: slot * width, shape: [width] });
 }

@@ -1,7 +1,7 @@
 /**
  * Floating-point operations per token: by the paper's formula, which reproduces its published step counts, and in full.
  */
-import { hasUnsharedEnds, type ModelConfig, numUniqueLayers } from "./config.ts";
+import { hasUnsharedEnds, type ModelConfig, stepFractions } from "./config.ts";
 
 /** Forward FLOPs of one token in a sequence. */
 export interface FlopsPerToken {
@@ -20,21 +20,15 @@ interface Application {
   readonly sharesKeys: boolean;
 }
 
-function applications({ kvCache, ...config }: ModelConfig): Application[] {
-  const { recursion, router, numHiddenLayers } = config;
+function applications(config: ModelConfig): Application[] {
+  const { kvCache, recursion, numHiddenLayers } = config;
   if (!recursion) return [{ layers: numHiddenLayers, fraction: 1, sharesKeys: false }];
-  const steps = Array.from({ length: recursion.numRecursions }, (_, r) => ({
+  const steps = stepFractions(config).map((fraction, r) => ({
     layers: recursion.blockLayers,
-    fraction: router ? capacity(config, r) : 1,
+    fraction,
     sharesKeys: kvCache === "shared" && r > 0,
   }));
   return hasUnsharedEnds(recursion) ? [{ layers: 2, fraction: 1, sharesKeys: false }, ...steps] : steps;
-}
-
-/** c_r; token choice is counted as perfectly balanced. */
-function capacity({ recursion, router }: Pick<ModelConfig, "recursion" | "router">, r: number): number {
-  const given = router?.kind === "expert_choice" ? router.capacities?.[r] : undefined;
-  return given ?? (recursion!.numRecursions - r) / recursion!.numRecursions;
 }
 
 /**
@@ -59,11 +53,4 @@ export function flopsPerToken(config: ModelConfig, { tokens }: { tokens: number 
   }
   if (config.recursion && config.router) full += 2 * c * config.recursion.numRecursions;
   return { paper, full };
-}
-
-/** Bytes of keys and values that one token adds to an f32 cache, at the mean depth that the capacities give. */
-export function cacheBytesPerToken(config: ModelConfig): number {
-  const perLayer = 2 * config.numKeyValueHeads * config.headDim * 4;
-  if (config.kvCache === "shared") return numUniqueLayers(config) * perLayer;
-  return applications(config).reduce((sum, { layers, fraction }) => sum + layers * fraction * perLayer, 0);
 }

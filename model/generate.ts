@@ -3,11 +3,11 @@
  * and nothing else.
  */
 import { setImmediate } from "node:timers";
-import { readbackMode } from "../gpu/readback.ts";
 import type { GpuDevice } from "../gpu/device.ts";
 import { ConfigError, type ModelConfig } from "./config.ts";
-import { type DecodedToken, Decoder, MAX_STEPS_PER_READ } from "./decoder.ts";
+import { Decoder } from "./decoder.ts";
 import type { ParameterViews } from "./parameter_layout.ts";
+import { type DecodedToken, stepsPerRead } from "./slot_sampler.ts";
 import { likeliestTokens, type SamplingOptions, type TokenProbability } from "./sampling.ts";
 
 /** One generated token. */
@@ -75,12 +75,9 @@ export async function* generate(
     if (done >= count) return;
     // Reading back blocks the event loop: let signals through.
     await new Promise((resolve) => setImmediate(resolve));
-    const steps = Math.min(count - done, stepsPerRead(device, { logProbabilities }));
+    // The logits of each step are wanted before the next one writes its own.
+    const together = logProbabilities === 0 ? stepsPerRead(device) : 1;
+    const steps = Math.min(count - done, together);
     tokens = (await decoder.step([0], { count: steps })).map(([token]) => token!);
   }
-}
-
-/** Where a read takes the runtime's 10 ms, several steps share one; the logits of each step are wanted one by one. */
-function stepsPerRead(device: GpuDevice, { logProbabilities }: { logProbabilities: number }): number {
-  return readbackMode(device) === "awaited" && logProbabilities === 0 ? MAX_STEPS_PER_READ : 1;
 }

@@ -11,7 +11,7 @@ import { cachePlaces } from "../gpu/kernels/cache_places.ts";
 import type { Allocator } from "../gpu/memory.ts";
 import type { Packing } from "../gpu/packing.ts";
 import { createTensor, ELEMENT_BYTES, type Tensor, viewTensor } from "../gpu/tensor.ts";
-import { ConfigError, type ModelConfig } from "./config.ts";
+import { ConfigError, type ModelConfig, stepFractions } from "./config.ts";
 import { layerPlan } from "./parameters.ts";
 
 /** The caches of some texts ("slots" of the decoder), all layers. */
@@ -125,7 +125,7 @@ export function placeStepRows(
 /** Entries of a text, by the recursion steps that its tokens ran. */
 export interface CacheEntries {
   readonly tokens: number;
-  /** Tokens active at each recursion step; every token at every step where the model has no router. */
+  /** Tokens active at each recursion step; every token at every step where the model has no router. May be means. */
   readonly active: readonly number[];
 }
 
@@ -141,6 +141,14 @@ export function cacheBytes(config: ModelConfig, { tokens, active }: CacheEntries
     return sum + layers.length * active[r]!;
   }, 0);
   return (ends + block) * entryWidth(config) * ELEMENT_BYTES;
+}
+
+/**
+ * Mean bytes that a token's keys and values take in a long text: `cacheBytes` of one token that runs each recursion step
+ * by that step's fraction, which leaves out only that k_r is rounded down to whole tokens.
+ */
+export function cacheBytesPerToken(config: ModelConfig): number {
+  return cacheBytes(config, { tokens: 1, active: stepFractions(config) });
 }
 
 /** One text's entries in one layer's slot: (count, 2 G D). */

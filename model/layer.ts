@@ -100,7 +100,8 @@ function attend(
     const { numAttentionHeads, headDim } = context.config;
     cacheAppend(commands, { qkv, places, slot: kv }, { firstColumn: numAttentionHeads * headDim });
   }
-  if (places.rows.maximum <= MAX_VECTOR_ROWS) {
+  // The tiles of `attention` walk the keys between those of a block's first and last row: fine for one text only.
+  if (!context.isOneSequence || places.rows.maximum <= MAX_VECTOR_ROWS) {
     attentionCached(commands, { q: qkv, kv, packing: places, out: attended }, settings);
   } else {
     attention(commands, { ...tensors, kv, packing: places }, settings);

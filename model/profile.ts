@@ -3,11 +3,11 @@
  * clock, and once with timestamps, which slow it down and so have no part in its wall time.
  */
 import { setImmediate } from "node:timers";
-import { readbackMode } from "../gpu/readback.ts";
 import type { GpuDevice } from "../gpu/device.ts";
 import { type DispatchTime, timeWork } from "../gpu/timing.ts";
 import type { ModelConfig } from "./config.ts";
-import { Decoder, MAX_STEPS_PER_READ } from "./decoder.ts";
+import { stepsPerRead } from "./slot_sampler.ts";
+import { Decoder } from "./decoder.ts";
 import { DEFAULT_OPTIMIZER } from "./optimizer.ts";
 import type { ParameterViews } from "./parameter_layout.ts";
 import { uniform } from "./random.ts";
@@ -77,7 +77,7 @@ export async function profileInference(
   async function decode(): Promise<void> {
     depths = 0;
     // As generation does: where a read takes the runtime's 10 ms, several steps share one.
-    const together = readbackMode(device) === "awaited" ? MAX_STEPS_PER_READ : 1;
+    const together = stepsPerRead(device);
     for (let done = 0; done < steps; done += together) {
       const tokens = await decoder.step([0], { count: Math.min(together, steps - done) });
       for (const [token] of tokens) depths += token!.depth;

@@ -2,9 +2,10 @@
 import { assert, assertEquals, assertNotEquals, assertRejects } from "@std/assert";
 import type { GpuDevice } from "../../gpu/device.ts";
 import { ConfigError, type ModelConfig } from "../../model/config.ts";
-import { type DecodedToken, Decoder } from "../../model/decoder.ts";
+import { Decoder } from "../../model/decoder.ts";
 import { forwardCausal, greedyRecomputed, type Model } from "../../model/forward.ts";
 import { GREEDY } from "../../model/sampling.ts";
+import type { DecodedToken } from "../../model/slot_sampler.ts";
 import {
   randomIds,
   tinyConfig,
@@ -70,7 +71,7 @@ for (const [name, config] of Object.entries(configs)) {
       assertEquals(idsOf(tokens), await greedyRecomputed(device, { model, prompt, count: 3 }));
       const text = [...prompt, ...idsOf(tokens).slice(0, 2)];
       const whole = await forwardCausal(device, { model, input: { ids: [text], targets: null } });
-      assertEquals(tokens.map(({ depth }) => depth), [299, 300, 301].map((t) => whole.depths?.[0]![t]! ?? 0));
+      assertEquals(tokens.map(({ depth }) => depth), [299, 300, 301].map((t) => whole.depths?.[0]![t] ?? 0));
       assertClose(await decoder.logits(0), whole.logits[0]!.at(-1)!, { relative: 2e-5, label: "logits" });
     },
   );
