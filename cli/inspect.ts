@@ -3,8 +3,9 @@ import { formatBytes } from "../gpu/memory.ts";
 import { ELEMENT_BYTES } from "../gpu/tensor.ts";
 import { readConfig } from "../model/checkpoint.ts";
 import { ConfigError, type ModelConfig } from "../model/config.ts";
-import { modelConfigToJson } from "../model/config_file.ts";
-import { cacheBytesPerToken, flopsPerToken } from "../model/flops.ts";
+import { modelConfigToJson, sharedKeysProblem } from "../model/config_file.ts";
+import { flopsPerToken } from "../model/flops.ts";
+import { cacheBytesPerToken } from "../model/kv_cache.ts";
 import { parameterCount, parameterTable, unrolledParameterCount } from "../model/parameters.ts";
 import { presetConfig, presetNames } from "../model/presets.ts";
 import { openTerminal } from "./terminal.ts";
@@ -51,13 +52,7 @@ async function inspect(model: string, { json }: InspectOptions): Promise<void> {
     context: tokens,
     flops_per_token_paper: flopsPerToken(config, { tokens }).paper,
     flops_per_token_full: flopsPerToken(config, { tokens }).full,
-    kv_bytes_per_token: cacheBytesPerToken(config),
-    kv_bytes_per_token_vanilla: cacheBytesPerToken({
-      ...config,
-      recursion: null,
-      router: null,
-      kvCache: "recursion_wise",
-    }),
+    kv_bytes_per_token: kvBytesPerToken(config),
   };
   if (json) {
     const table = tensors.map(({ name, shape }) => ({ name, shape }));
@@ -70,13 +65,45 @@ async function inspect(model: string, { json }: InspectOptions): Promise<void> {
     ["if unrolled", `${report.parameters_unrolled.toLocaleString("en")}, ${config.numHiddenLayers} layers`],
     ["FLOPs per token", `${millions(report.flops_per_token_paper)} (paper's formula, context ${tokens})`],
     ["", `${millions(report.flops_per_token_full)} (with head, routers and grouped heads)`],
-    [
-      "KV cache per token",
-      `${report.kv_bytes_per_token} bytes f32, vanilla ${report.kv_bytes_per_token_vanilla}`,
-    ],
+    ...cacheRows(config, report.kv_bytes_per_token),
     ...tensors.map(({ name, shape }, i) => [i === 0 ? "tensors" : "", `${name} (${shape.join(", ")})`]),
   ];
   terminal.out(rows.map(([name, value]) => `${name!.padEnd(20)}${value}\n`).join(""));
+}
+
+/** Mean bytes of a token's f32 keys and values, at the capacities' mean depth. */
+interface KvBytesPerToken {
+  readonly recursion_wise: number;
+  /** Null where the model cannot share keys and values. */
+  readonly shared: number | null;
+  /** As many layers without recursion. */
+  readonly vanilla: number;
+}
+
+function kvBytesPerToken(config: ModelConfig): KvBytesPerToken {
+  const bytes = (changes: Partial<ModelConfig>): number =>
+    Math.round(cacheBytesPerToken({ ...config, ...changes }));
+  const canShare = config.recursion !== null && sharedKeysProblem(config) === null;
+  return {
+    recursion_wise: bytes({ kvCache: "recursion_wise" }),
+    shared: canShare ? bytes({ kvCache: "shared" }) : null,
+    vanilla: bytes({ recursion: null, router: null, kvCache: "recursion_wise" }),
+  };
+}
+
+/** Lines of the report; a model without recursion has one kind of cache. */
+function cacheRows(
+  { recursion }: ModelConfig,
+  { recursion_wise: own, shared, vanilla }: KvBytesPerToken,
+): [string, string][] {
+  const bytes = (count: number): string => `${count.toLocaleString("en")} bytes`;
+  const name = "KV cache per token";
+  if (!recursion) return [[name, `${bytes(vanilla)} (f32)`]];
+  const sharing = shared === null ? "shared keys and values not possible" : `${bytes(shared)} shared`;
+  return [
+    [name, `${bytes(own)} recursion-wise, ${sharing} (f32, mean depth)`],
+    ["", `${bytes(vanilla)} for as many layers without recursion`],
+  ];
 }
 
 function millions(flops: number): string {

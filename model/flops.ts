@@ -2,12 +2,13 @@
  * Floating-point operations per token: by the paper's formula, which reproduces its published step counts, and in full.
  */
 import { hasUnsharedEnds, type ModelConfig, stepFractions } from "./config.ts";
+import { routerTable } from "./parameters.ts";
 
 /** Forward FLOPs of one token in a sequence. */
 export interface FlopsPerToken {
   /** As the paper counts: layers only, no grouped heads, no head, no routers. */
   readonly paper: number;
-  /** Layers with grouped heads, output head and routers. */
+  /** Layers with grouped heads, output head and routers, each of them on every token. */
   readonly full: number;
 }
 
@@ -51,6 +52,8 @@ export function flopsPerToken(config: ModelConfig, { tokens }: { tokens: number 
     paper += layers * fraction * (paperLinear - paperSpared + attended * paperAttention);
     full += layers * fraction * (linear - spared + attended * attention);
   }
-  if (config.recursion && config.router) full += 2 * c * config.recursion.numRecursions;
+  for (const { outputs } of routerTable(config)) {
+    full += config.router!.architecture === "mlp" ? 2 * (2 * c * c + 2 * c * outputs) : 2 * c * outputs;
+  }
   return { paper, full };
 }

@@ -41,7 +41,10 @@ export type KeyRows =
   | { readonly kind: "packed" }
   /** The `count` rows of the state, `tokens` a sequence: a row sees its sequence up to its own position. */
   | { readonly kind: "state"; readonly count: number; readonly tokens: number }
-  /** The `count` rows of a cache: a row sees z to w of its packing record, both included. Forward only. */
+  /**
+   * The `count` rows of a cache: a row sees z to w of its packing record, both included, neither of which descends from
+   * row to row; `longest` counts from the first row's z to the last row's w. Forward only.
+   */
   | { readonly kind: "cache"; readonly count: number };
 
 const PACKED: KeyRows = { kind: "packed" };

@@ -8,6 +8,9 @@ interface Case {
   readonly positions: readonly (readonly number[])[];
   readonly tokens: number;
   readonly spare?: number;
+  /** Scores of a candidate; one unless told. */
+  readonly outputs?: number;
+  readonly byPosition?: boolean;
 }
 
 const cases: Record<string, Case> = {
@@ -17,11 +20,42 @@ const cases: Record<string, Case> = {
   "for fewer candidates than there is room for": { positions: [[1, 3], [0, 4]], tokens: 5, spare: 80 },
   "for no candidates": { positions: [[], []], tokens: 5, spare: 9 },
   "for 70,000 candidates": { positions: allPositions({ sequences: 1, tokens: 70_000 }), tokens: 70_000 },
+  "with three outputs": { positions: [[0, 2, 5], [], [1, 2, 3, 6]], tokens: 7, outputs: 3 },
+  "with 64 outputs for whole workgroups": {
+    positions: allPositions({ sequences: 1, tokens: 3 }),
+    tokens: 3,
+    outputs: 64,
+  },
+  "with three outputs, fewer candidates than there is room for": {
+    positions: [[1, 3], [0, 4]],
+    tokens: 5,
+    spare: 80,
+    outputs: 3,
+  },
+  "with four outputs for 70,000 candidates": {
+    positions: allPositions({ sequences: 2, tokens: 35_000 }),
+    tokens: 35_000,
+    outputs: 4,
+  },
+  "by position": { positions: [[0, 2, 5], [], [1, 2, 3, 6]], tokens: 7, byPosition: true },
+  "by position, with two outputs, for no candidates": {
+    positions: [[], []],
+    tokens: 5,
+    spare: 9,
+    outputs: 2,
+    byPosition: true,
+  },
+  "by position, with two outputs": {
+    positions: [[4], [0, 4]],
+    tokens: 6,
+    outputs: 2,
+    byPosition: true,
+  },
 };
 
 /** pcg3d of Jarzynski & Olano 2020, as the kernel's formula says. */
-function expectedScore(index: number, { stream, seed }: { stream: number; seed: number }): number {
-  let [x, y, z] = [index, stream, seed].map((value) => (Math.imul(value, 1664525) + 1013904223) >>> 0) as [
+function expectedScore(place: number, { stream, seed }: { stream: number; seed: number }): number {
+  let [x, y, z] = [place, stream, seed].map((value) => (Math.imul(value, 1664525) + 1013904223) >>> 0) as [
     number,
     number,
     number,
@@ -36,27 +70,34 @@ function expectedScore(index: number, { stream, seed }: { stream: number; seed: 
 
 async function scores(
   device: GpuDevice,
-  { positions, tokens, spare, stream, seed }: Case & { stream: number; seed: number },
+  { positions, tokens, spare, stream, seed, outputs = 1, byPosition = false }: Case & {
+    stream: number;
+    seed: number;
+  },
 ): Promise<number[]> {
   const packing = uploadPacking(device, { positions, tokens, spare });
-  const logits = blank(device, [packing.rows.maximum]);
+  const logits = blank(device, [packing.rows.maximum * outputs]);
   const [values] = await run(device, (commands) => {
     recordRows(commands, packing.rows);
-    randomScore(commands, { logits, packing, seed: uploadIndices(device, [seed]) }, { stream });
+    const tensors = { logits, packing, seed: uploadIndices(device, [seed]) };
+    randomScore(commands, tensors, { stream, outputs, byPosition });
   }, [logits]);
   return [...values!];
 }
 
 for (const [name, settings] of Object.entries(cases)) {
-  gpuTest(`randomScore is the hash of seed, stream and row ${name}`, async (device) => {
-    const { positions, tokens } = settings;
+  gpuTest(`randomScore is the hash of seed, stream and place ${name}`, async (device) => {
+    const { positions, tokens, outputs = 1, byPosition = false } = settings;
     const key = { stream: 2, seed: 0xdeadbeef };
-    const indices = positions.flatMap((kept, sequence) =>
-      kept.map((position) => sequence * tokens + position)
+    const places = positions.flatMap((kept, sequence) =>
+      kept.map((position) => byPosition ? position : sequence * tokens + position)
+    );
+    const wanted = places.flatMap((place) =>
+      Array.from({ length: outputs }, (_, j) => expectedScore(place, { ...key, stream: key.stream + j }))
     );
     const actual = await scores(device, { ...settings, ...key });
-    assertEquals(actual.slice(0, indices.length), indices.map((index) => expectedScore(index, key)));
-    assert(actual.slice(indices.length).every(Number.isNaN), "logits past the count were written");
+    assertEquals(actual.slice(0, wanted.length), wanted);
+    assert(actual.slice(wanted.length).every(Number.isNaN), "logits past the count were written");
   });
 }
 

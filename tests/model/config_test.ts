@@ -198,6 +198,16 @@ const refused: readonly (readonly [name: string, json: unknown, message: string]
     "sharing middle_sequence cannot have a router; use cycle or middle_cycle",
   ],
   [
+    "shared keys and values of a sharing whose steps are not the same layers",
+    { ...json, kv_cache: "shared", router: null, recursion: { ...recursion, sharing: "middle_sequence" } },
+    "kv_cache shared needs sharing cycle or middle_cycle, met middle_sequence; use kv_cache recursion_wise",
+  ],
+  [
+    "shared keys and values that not every token has",
+    { ...expertChoice({ capacities: [0.9, 0.5, 0.1] }), kv_cache: "shared" },
+    "kv_cache shared needs every token in the first step, but router.capacities starts with 0.9",
+  ],
+  [
     "another number of capacities",
     expertChoice({ capacities: [1, 0.5] }),
     "router.capacities has 2 entries, wanted one for each of 3 recursions",

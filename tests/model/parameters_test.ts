@@ -1,11 +1,12 @@
 import { assertEquals } from "@std/assert";
 import { planAllocator } from "../../gpu/memory.ts";
 import { elementCount, type Tensor } from "../../gpu/tensor.ts";
-import type { ModelConfig } from "../../model/config.ts";
-import { ParameterLayout } from "../../model/parameter_layout.ts";
+import type { ModelConfig, RouterConfig } from "../../model/config.ts";
+import { ParameterLayout, type ParameterViews, type RouterViews } from "../../model/parameter_layout.ts";
 import { layerPlan, paddedVocabSize, parameterCount, parameterTable } from "../../model/parameters.ts";
 import { presetConfig } from "../../model/presets.ts";
 import { parameterTensor } from "../../model/weights.ts";
+import { tinyRouter, tinyTokenRouter } from "../reference/tiny_model.ts";
 import { goldenNames, readGolden } from "../support/golden.ts";
 
 const tiny = presetConfig("tiny");
@@ -15,6 +16,78 @@ const cycle = {
   recursion: { sharing: "cycle", numRecursions: 2, blockLayers: 3 },
   numHiddenLayers: 6,
 } as const;
+
+/** Routers of a model 64 wide with three recursions, and their tensors. */
+const routers: Record<string, { router: RouterConfig; tensors: Record<string, number[]> }> = {
+  "expert choice": {
+    router: tinyRouter(),
+    tensors: {
+      "model.routers.0.weight": [1, 64],
+      "model.routers.1.weight": [1, 64],
+      "model.routers.2.weight": [1, 64],
+    },
+  },
+  "expert choice with mlp routers": {
+    router: tinyRouter({ architecture: "mlp" }),
+    tensors: {
+      "model.routers.0.hidden.weight": [128, 64],
+      "model.routers.0.output.weight": [1, 128],
+      "model.routers.1.hidden.weight": [128, 64],
+      "model.routers.1.output.weight": [1, 128],
+      "model.routers.2.hidden.weight": [128, 64],
+      "model.routers.2.output.weight": [1, 128],
+    },
+  },
+  "expert choice with auxiliary routers": {
+    router: tinyRouter({ auxiliary: "router" }),
+    tensors: {
+      "model.routers.0.weight": [1, 64],
+      "model.routers.1.weight": [1, 64],
+      "model.routers.2.weight": [1, 64],
+      "model.aux_routers.0.weight": [1, 64],
+      "model.aux_routers.1.weight": [1, 64],
+      "model.aux_routers.2.weight": [1, 64],
+    },
+  },
+  "expert choice with auxiliary mlp routers": {
+    router: tinyRouter({ architecture: "mlp", auxiliary: "router" }),
+    tensors: Object.fromEntries(
+      ["routers", "aux_routers"].flatMap((kind) =>
+        [0, 1, 2].flatMap((r) => [
+          [`model.${kind}.${r}.hidden.weight`, [128, 64]],
+          [`model.${kind}.${r}.output.weight`, [1, 128]],
+        ])
+      ),
+    ),
+  },
+  "token choice": { router: tinyTokenRouter(), tensors: { "model.router.weight": [3, 64] } },
+  "token choice without a loss": {
+    router: tinyTokenRouter({ balancing: "loss_free" }),
+    tensors: { "model.router.weight": [3, 64], "model.router.bias": [3] },
+  },
+  "token choice with an mlp router": {
+    router: tinyTokenRouter({ architecture: "mlp", balancing: "loss_free" }),
+    tensors: {
+      "model.router.hidden.weight": [128, 64],
+      "model.router.output.weight": [3, 128],
+      "model.router.bias": [3],
+    },
+  },
+};
+
+for (const [name, { router, tensors }] of Object.entries(routers)) {
+  Deno.test(`parameterTable adds the routers' tensors after the rest: ${name}`, () => {
+    const table = parameterTable({ ...tiny, router });
+    const rest = parameterTable({ ...tiny, router: null });
+    assertEquals(table.slice(0, rest.length), rest);
+    const added = table.slice(rest.length);
+    assertEquals(added.map(({ name, shape }) => [name, shape]), Object.entries(tensors));
+    assertEquals(
+      added.map(({ kind }) => kind),
+      added.map(({ name }) => name.endsWith(".bias") ? "bias" : "matrix"),
+    );
+  });
+}
 
 for (const name of goldenNames) {
   Deno.test(`parameterTable names the tensors of golden case ${name} with their shapes`, () => {
@@ -48,12 +121,30 @@ function extent({ offset, shape }: Tensor): [number, number] {
   return [offset / 4, offset / 4 + elementCount(shape)];
 }
 
-for (const config of [tiny, untied, cycle, presetConfig("tiny-vanilla"), readGolden("vanilla").config]) {
-  const { hiddenSize, numHiddenLayers, recursion, tieWordEmbeddings } = config;
-  const title = `${hiddenSize} wide, ${numHiddenLayers} layers, ${
-    recursion?.sharing ?? "vanilla"
-  }, tied ${tieWordEmbeddings}`;
-  Deno.test(`ParameterLayout keeps weights apart, aligned and matrices before norms: ${title}`, () => {
+const laidOut: Record<string, ModelConfig> = {
+  "middle_cycle": tiny,
+  "with a head of its own": untied,
+  "cycle": cycle,
+  "vanilla": presetConfig("tiny-vanilla"),
+  "24 wide": readGolden("vanilla").config,
+  ...Object.fromEntries(
+    Object.entries(routers).map(([name, { router }]) => [name, { ...tiny, router }]),
+  ),
+};
+
+function routerTensors({ hidden, output }: RouterViews): Tensor[] {
+  return hidden ? [hidden, output] : [output];
+}
+
+/** Views that operations bind. */
+function boundViews({ embedding, head, norm, layers, ...views }: ParameterViews): Tensor[] {
+  const routers = [...views.routers, ...views.auxiliaryRouters].flatMap(routerTensors);
+  const bias = views.routerBias ? [views.routerBias] : [];
+  return [embedding, head, norm, ...layers.flatMap((layer) => Object.values(layer)), ...routers, ...bias];
+}
+
+for (const [name, config] of Object.entries(laidOut)) {
+  Deno.test(`ParameterLayout keeps weights apart, aligned and matrices before norms: ${name}`, () => {
     const layout = new ParameterLayout(config);
     const views = layout.allocate(planAllocator(), "weights");
     const tensors = parameterTable(config).map((spec) => ({
@@ -67,15 +158,26 @@ for (const config of [tiny, untied, cycle, presetConfig("tiny-vanilla"), readGol
       const isMatrix = spec.kind === "matrix";
       assertEquals(isMatrix ? end <= layout.decayed : start >= layout.decayed, true, spec.name);
     }
-    const bound = [
-      views.embedding,
-      views.head,
-      views.norm,
-      ...views.routers,
-      ...views.layers.flatMap(Object.values),
-    ];
-    for (const { offset, label } of bound) assertEquals(offset % 256, 0, label);
+    for (const { offset, label } of boundViews(views)) assertEquals(offset % 256, 0, label);
     assertEquals(layout.decayed % 64, 0);
+  });
+}
+
+for (const [name, { router, tensors }] of Object.entries(routers)) {
+  Deno.test(`ParameterLayout hands out the routers' tensors by their roles: ${name}`, () => {
+    const layout = new ParameterLayout({ ...tiny, router });
+    const views = layout.allocate(planAllocator(), "weights");
+    const { routers, auxiliaryRouters, routerBias } = views;
+    const isAuxiliary = router.kind === "expert_choice" && router.auxiliary === "router";
+    const count = router.kind === "expert_choice" ? 3 : 1;
+    assertEquals([routers.length, auxiliaryRouters.length], [count, isAuxiliary ? 3 : 0]);
+    const viewed = [...routers, ...auxiliaryRouters].flatMap(routerTensors);
+    if (routerBias) viewed.push(routerBias);
+    const stored = Object.keys(tensors).map((name) => parameterTensor(layout, views, name));
+    assertEquals(
+      viewed.map((view) => [extent(view), view.shape]),
+      stored.map((tensor) => [extent(tensor), tensor.shape]),
+    );
   });
 }
 
@@ -91,6 +193,7 @@ Deno.test("projections of one input are one matrix", () => {
     v![0],
     extent(views.layers[1]!.qkv)[1],
   ]);
+  assertEquals([extent(views.layers[1]!.q), views.layers[1]!.q.shape], [q, [64, 64]]);
   const [gate, up] = ["gate_proj", "up_proj"].map((name) => place(`mlp.${name}`));
   assertEquals([gate![0], gate![1], up![1]], [
     extent(views.layers[1]!.gateUp)[0],

@@ -1,175 +1,154 @@
 /**
- * The model on the device against the float64 reference, for every way to gate and to score. Tolerances are those of the
- * golden cases: 2e-4 of the largest value on logits and losses, 2e-3 of a tensor's norm on gradients.
+ * The model on the device against the float64 reference, for every scheme. Tolerances are those of the golden cases:
+ * 2e-4 of the largest value on logits and losses, 2e-3 of a tensor's norm on gradients.
  */
-import { assertEquals, assertThrows } from "@std/assert";
+import { assertEquals, assertGreater, assertThrows } from "@std/assert";
 import { planAllocator } from "../../gpu/memory.ts";
-import {
-  ConfigError,
-  type ExpertChoiceConfig,
-  type ModelConfig,
-  type RecursionConfig,
-  type RouterConfig,
-} from "../../model/config.ts";
-import { forwardCausal, type ForwardInput, forwardTopK } from "../../model/forward.ts";
+import { ConfigError, type ModelConfig } from "../../model/config.ts";
+import { forwardCached, forwardCausal, type ForwardInput, forwardTopK } from "../../model/forward.ts";
+import { ROUTER_BIAS } from "../../model/parameters.ts";
+import type { LossTerms } from "../../model/training.ts";
 import { allocateWorkspace } from "../../model/workspace.ts";
-import { lossTerms as referenceLosses } from "../reference/loss.ts";
-import { randomIds, tinyConfig, tinyRecursiveConfig, tinyRouter } from "../reference/tiny_model.ts";
-import { backward, forward } from "../reference/transformer.ts";
-import type { Model } from "../reference/weights.ts";
+import { type LossTerms as ReferenceTerms, lossTerms as referenceLosses } from "../reference/loss.ts";
+import { randomIds, tinyConfig } from "../reference/tiny_model.ts";
+import { backward, forward, type ModelTape } from "../reference/transformer.ts";
 import { assertClose } from "../support/close.ts";
 import { gpuTest } from "../support/device.ts";
 import { readTensors } from "../support/golden.ts";
 import { roundedModel, uploadModel } from "../support/gpu_model.ts";
 import { createRandom } from "../support/random.ts";
+import { schemes } from "../support/schemes.ts";
 
 const VALUES = 2e-4;
 const GRADIENTS = 2e-3;
 
+/** Of weights whose routers, in every scheme, send tokens of the batches to more than one depth. */
+const SEED = 26;
+
 const sequences = 2;
 const tokens = 13;
 
-const middleCycle: RecursionConfig = { sharing: "middle_cycle", numRecursions: 3, blockLayers: 1 };
-const cycle: RecursionConfig = { sharing: "cycle", numRecursions: 2, blockLayers: 2 };
-
-const losses = { auxiliary: "loss", auxiliaryCoefficient: 0.1 } as const;
-
-/** Every gating with every function, the other options under several of them. */
-const routers: readonly (Partial<ExpertChoiceConfig> & { readonly isCycle?: boolean })[] = [
-  { gating: "weighted", function: "sigmoid" },
-  { gating: "weighted", function: "tanh", alpha: 1, temperature: 2, ...losses, zCoefficient: 0.05 },
-  { gating: "weighted", function: "none", alpha: 1, capacities: [0.9, 0.3], ...losses, isCycle: true },
-  {
-    gating: "additive",
-    function: "sigmoid",
-    temperature: 2,
-    capacities: [0.9, 0.3],
-    ...losses,
-    isCycle: true,
-  },
-  { gating: "additive", function: "tanh", alpha: 1, ...losses, zCoefficient: 0.05 },
-  { gating: "additive", function: "none", alpha: 1, temperature: 2, auxiliary: "none" },
-  { gating: "replace", function: "sigmoid", ...losses },
-  { gating: "replace", function: "tanh", alpha: 1, auxiliary: "none", zCoefficient: 0.05, isCycle: true },
-  { gating: "replace", function: "none", alpha: 1, capacities: [0.8, 0.8, 0.05], ...losses },
-  { gating: "delta", function: "sigmoid", temperature: 2, capacities: [0.8, 0.8, 0.05], auxiliary: "none" },
-  { gating: "delta", function: "tanh", alpha: 1, ...losses, zCoefficient: 0.05 },
-  { gating: "delta", function: "none", alpha: 1, temperature: 2, ...losses, isCycle: true },
-];
-
-/** Routed models with and without unshared ends, every third with a head of its own. */
-function routedConfigs(): Record<string, ModelConfig> {
-  return Object.fromEntries(routers.map(({ isCycle = false, ...changes }, i) => {
-    const changed = { router: tinyRouter(changes), tieWordEmbeddings: i % 3 !== 1 };
-    const title = Object.entries(changes).map(([key, value]) => `${key} ${value}`).join(", ");
-    return [title, tinyRecursiveConfig(isCycle ? cycle : middleCycle, changed)];
-  }));
-}
-
-const configs: Record<string, ModelConfig> = {
-  "vanilla with a head of its own": tinyConfig({ tieWordEmbeddings: false }),
-  "recursive cycle": tinyRecursiveConfig(cycle),
-  "recursive middle_cycle with a head of its own": tinyRecursiveConfig(middleCycle, {
-    tieWordEmbeddings: false,
-  }),
-  ...routedConfigs(),
-};
-
-/** (B, T) ids as nested lists. */
-function nested(flat: ArrayLike<number>, width = tokens): number[][] {
+/** (B, T) values as nested lists. */
+function nested(flat: ArrayLike<number>): number[][] {
   return Array.from(
-    { length: flat.length / width },
-    (_, b) => Array.from(flat).slice(b * width, (b + 1) * width),
+    { length: sequences },
+    (_, b) => Array.from(flat).slice(b * tokens, (b + 1) * tokens),
   );
 }
 
-function inputOf(
-  { config }: Model,
+/** A batch; no sequence starts with a token twice, because routers cannot tell two such tokens apart. */
+function batchOf(
+  config: ModelConfig,
   seed: number,
-): { ids: Int32Array; targets: Int32Array; input: ForwardInput } {
+): { ids: number[]; targets: number[]; input: ForwardInput } {
   const random = createRandom(seed);
-  const ids = randomIds(config, { random, count: sequences * tokens });
-  const targets = randomIds(config, { random, count: sequences * tokens });
+  const draw = (): number[] => Array.from(randomIds(config, { random, count: sequences * tokens }));
+  let ids = draw();
+  while (nested(ids).some(([first, second]) => first === second)) ids = draw();
+  const targets = draw();
   return { ids, targets, input: { ids: nested(ids), targets: nested(targets) } };
 }
 
-for (const [name, config] of Object.entries(configs)) {
+/** Positions that each recursion step ran: (step, row, kept). */
+function selectedBy({ steps, tokenChoice }: ModelTape): number[][][] {
+  return [...steps, ...tokenChoice?.steps ?? []].map(({ indices }) =>
+    Array.from(
+      { length: sequences },
+      (_, b) =>
+        Array.from(indices).filter((row) => Math.floor(row / tokens) === b).map((row) => row % tokens),
+    )
+  );
+}
+
+/** Checks every loss term that the configuration has, and that it has no other; causal expert choice has none. */
+function assertLosses(
+  actual: LossTerms,
+  { expected, config, isCausal = false }: {
+    expected: ReferenceTerms;
+    config: ModelConfig;
+    isCausal?: boolean;
+  },
+): void {
+  const kind = config.router?.kind === "expert_choice" && isCausal ? null : config.router?.kind;
+  const { crossEntropy: ce, auxiliary, balancing, z, total } = expected;
+  const terms = {
+    ce,
+    auxiliary: kind === "expert_choice" ? auxiliary : null,
+    balancing: kind === "token_choice" ? balancing : null,
+    z: kind ? z : null,
+    total: kind ? total : ce,
+  };
+  for (const name of ["ce", "auxiliary", "balancing", "z", "total"] as const) {
+    const [met, wanted] = [actual[name], terms[name]];
+    if (met === null || wanted === null) assertEquals(met, wanted, name);
+    else assertClose([met], [wanted], { relative: VALUES, label: name });
+  }
+}
+
+for (const [name, config] of Object.entries(schemes())) {
   gpuTest(`logits, losses and gradients match the reference: ${name}`, async (device) => {
-    const model = roundedModel(config, { seed: 21 });
-    const { ids, targets, input } = inputOf(model, 22);
+    const model = roundedModel(config, { seed: SEED });
+    const { ids, targets, input } = batchOf(config, 22);
     const gradientsPath = await Deno.makeTempFile({ suffix: ".safetensors" });
     try {
       const result = await forwardTopK(device, { model: uploadModel(device, model), input, gradientsPath });
       const tape = forward(model, { ids, sequences });
+      if (config.router) assertGreater(new Set(tape.depths).size, 1);
+      assertEquals(result.depths, config.recursion && nested(tape.depths));
+      assertEquals(result.selected, config.router && selectedBy(tape));
       assertClose(result.logits.flat(2), tape.logits, { relative: VALUES, label: "logits" });
-      const depths = config.recursion ? nested(tape.depths) : null;
-      assertEquals(result.depths, depths);
-      const selected = tape.steps.map(({ indices }) =>
-        [0, 1].map((b) =>
-          [...indices].filter((row) => Math.floor(row / tokens) === b).map((row) => row % tokens)
-        )
-      );
-      assertEquals(result.selected, config.router ? selected : null);
-
-      const { ce, auxiliary, z, total } = result.losses!;
-      const wanted = referenceLosses(model, { tape, targets });
-      const tolerance = { relative: VALUES, label: "losses" };
-      assertClose([ce, total], [wanted.crossEntropy, wanted.total], tolerance);
-      if (config.router) assertClose([auxiliary!, z!], [wanted.auxiliary, wanted.z], tolerance);
-      else assertEquals([auxiliary, z], [null, null]);
-
+      assertLosses(result.losses!, { expected: referenceLosses(model, { tape, targets }), config });
       const gradients = readTensors(new URL(`file://${gradientsPath}`));
-      for (const [parameter, expected] of backward(model, { tape, targets })) {
+      const expected = backward(model, { tape, targets });
+      const untrained = gradients.get(ROUTER_BIAS)?.data ?? [];
+      assertEquals(untrained.every((value) => value === 0), true, "the bias has a gradient");
+      assertEquals(new Set([...expected.keys(), ROUTER_BIAS]), new Set([...gradients.keys(), ROUTER_BIAS]));
+      for (const [parameter, gradient] of expected) {
         const { data } = gradients.get(parameter)!;
-        assertClose(data, expected, { relative: GRADIENTS, measure: "norm", label: parameter });
+        assertClose(data, gradient, { relative: GRADIENTS, measure: "norm", label: parameter });
       }
     } finally {
       await Deno.remove(gradientsPath);
     }
   });
 
-  gpuTest(`causal logits and depths match the reference: ${name}`, async (device) => {
-    const model = roundedModel(config, { seed: 21 });
-    const { ids, targets, input } = inputOf(model, 23);
-    const result = await forwardCausal(device, { model: uploadModel(device, model), input });
-    const tape = forward(model, { ids, sequences, selection: { kind: "threshold", threshold: 0 } });
-    assertClose(result.logits.flat(2), tape.logits, { relative: VALUES, label: "logits" });
-    assertEquals(result.depths, config.recursion ? nested(tape.depths) : null);
-    const { crossEntropy } = referenceLosses(model, { tape, targets });
-    assertClose([result.losses!.ce], [crossEntropy], { relative: VALUES, label: "cross-entropy" });
-    assertEquals([result.losses!.auxiliary, result.losses!.z], [null, null]);
-  });
-}
-
-const unsupported: Record<string, ModelConfig> = {
-  "recursion.sharing sequence": tinyRecursiveConfig({ ...cycle, sharing: "sequence" }),
-  "recursion.sharing middle_sequence": tinyRecursiveConfig({ ...middleCycle, sharing: "middle_sequence" }),
-  "router.kind token_choice": tinyRecursiveConfig(cycle, {
-    router: { kind: "token_choice" } as RouterConfig,
-  }),
-  "router.architecture mlp": tinyRecursiveConfig(cycle, { router: tinyRouter({ architecture: "mlp" }) }),
-  "router.auxiliary router": tinyRecursiveConfig(cycle, { router: tinyRouter({ auxiliary: "router" }) }),
-  "kv_cache shared": tinyRecursiveConfig(cycle, { kvCache: "shared" }),
-};
-
-const shape = { sequences, tokens, routing: "causal", backward: false, head: "all" } as const;
-
-for (const [name, config] of Object.entries(unsupported)) {
-  Deno.test(`allocateWorkspace refuses ${name} by name before it takes memory`, () => {
-    const plan = planAllocator();
-    const message = `${name} is not part of this version`;
-    assertThrows(() => allocateWorkspace(plan, { config, shape }), ConfigError, message);
-    assertEquals(plan.memory.peak, 0);
-  });
-}
-
-Deno.test("allocateWorkspace refuses more tokens than the model has positions", () => {
-  const long = { ...shape, tokens: 65 };
-  const message = "Cannot run 65 tokens: the model has 64 positions";
-  assertThrows(
-    () => allocateWorkspace(planAllocator(), { config: tinyConfig(), shape: long }),
-    ConfigError,
-    message,
+  gpuTest(
+    `causal logits, depths and losses match the reference, with and without a cache: ${name}`,
+    async (device) => {
+      const model = roundedModel(config, { seed: SEED });
+      const { ids, targets, input } = batchOf(config, 23);
+      const uploaded = uploadModel(device, model);
+      const result = await forwardCausal(device, { model: uploaded, input });
+      const tape = forward(model, { ids, sequences, selection: { kind: "threshold", threshold: 0 } });
+      if (config.router) assertGreater(new Set(tape.depths).size, 1);
+      assertEquals(result.depths, config.recursion && nested(tape.depths));
+      assertEquals(result.selected, config.router && selectedBy(tape));
+      assertClose(result.logits.flat(2), tape.logits, { relative: VALUES, label: "logits" });
+      const expected = referenceLosses(model, { tape, targets });
+      assertLosses(result.losses!, { expected, config, isCausal: true });
+      for (const split of [0, 1, 6, tokens]) {
+        const cached = await forwardCached(device, { model: uploaded, input, split });
+        assertEquals(cached.depths, result.depths, `depths at split ${split}`);
+        assertEquals(cached.selected, result.selected, `tokens of each step at split ${split}`);
+        const label = `logits at split ${split}`;
+        assertClose(cached.logits.flat(2), result.logits.flat(2), { relative: VALUES, label });
+        assertClose([cached.losses!.ce], [expected.crossEntropy], {
+          relative: VALUES,
+          label: "cross-entropy",
+        });
+      }
+    },
   );
-  allocateWorkspace(planAllocator(), { config: tinyConfig(), shape: { ...shape, tokens: 64 } });
+}
+
+const shape = { lengths: [13, 13], routing: "causal", backward: false, head: "all" } as const;
+
+Deno.test("allocateWorkspace refuses more tokens than the model has positions before it takes memory", () => {
+  const config = tinyConfig();
+  const plan = planAllocator();
+  const long = { ...shape, lengths: [3, 65] };
+  const message = "Cannot run 65 tokens: the model has 64 positions";
+  assertThrows(() => allocateWorkspace(plan, { config, shape: long }), ConfigError, message);
+  assertEquals(plan.memory.peak, 0);
+  allocateWorkspace(plan, { config, shape: { ...shape, lengths: [3, 64] } });
 });
