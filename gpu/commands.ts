@@ -203,9 +203,17 @@ export function setTimestamps(device: GpuDevice, writes: TimestampWrites | null)
   else timestamps.delete(device);
 }
 
-/** Replays programs in order, in one submit. Errors come with the device's next awaited call. */
-export function submit(device: GpuDevice, programs: readonly Commands[]): void {
-  device.guard(programs.map(({ label }) => label).join(", "), () => {
+/**
+ * Replays programs in order, in one submit. Errors come with the device's next awaited call.
+ *
+ * @param last Encodes what comes after the programs, named by its label.
+ */
+export function submit(
+  device: GpuDevice,
+  programs: readonly Commands[],
+  last?: { readonly label: string; readonly encode: (encoder: GPUCommandEncoder) => void },
+): void {
+  device.guard([...programs, ...(last ? [last] : [])].map(({ label }) => label).join(", "), () => {
     const encoder = device.handle.createCommandEncoder();
     const timestampsOf = timestamps.get(device);
     let pass: GPUComputePassEncoder | null = null;
@@ -234,6 +242,7 @@ export function submit(device: GpuDevice, programs: readonly Commands[]): void {
       }
     }
     pass?.end();
+    last?.encode(encoder);
     device.handle.queue.submit([encoder.finish()]);
   });
 }

@@ -50,8 +50,8 @@ export class CachedPass {
     transformerForward(this.commands, { config, weights, workspace: this.workspace });
   }
 
-  /** Runs at most `rows` new tokens, then the given programs, in one submit. */
-  run({ slot, start, ids }: NewTokens, { then = [] }: { then?: readonly Commands[] } = {}): void {
+  /** Runs at most `rows` new tokens. */
+  run({ slot, start, ids }: NewTokens): void {
     const { full, headPacking, cache, ids: idsTensor } = this.workspace;
     const count = ids.length;
     const records = Uint32Array.from(
@@ -66,7 +66,7 @@ export class CachedPass {
     if (headPacking !== full) {
       writeTensor(device, headPacking.records, Uint32Array.of(count - 1, start + count - 1, 0, 1));
     }
-    submit(device, [this.commands, ...then]);
+    submit(device, [this.commands]);
   }
 
   /** Frees the recorded program; the buffers are the allocator's. */

@@ -3,7 +3,7 @@
  * recursions, sampling and the next token's id all stay on the GPU; the host reads what was chosen, a step or some steps
  * at a time.
  */
-import { Commands, submit } from "../gpu/commands.ts";
+import { Commands } from "../gpu/commands.ts";
 import type { GpuDevice } from "../gpu/device.ts";
 import { nextRows } from "../gpu/kernels/decode_step.ts";
 import type { SlotSampling } from "../gpu/kernels/sample.ts";
@@ -34,6 +34,8 @@ export class Decoder {
   readonly #stepWorkspace: Workspace;
   /** Tokens of each slot's text that have run. */
   readonly #lengths: number[];
+  /** The slots of the last step. */
+  #active = "";
 
   /**
    * @param slots Texts at a time.
@@ -100,16 +102,14 @@ export class Decoder {
     }
     clearSlot(this.#device, this.cache, slot);
     this.#sampler.start(slot, { promptLength: prompt.length, sampling });
-    this.#sampler.rewind();
     const { rows } = this.#prompt;
     for (let start = 0; start < prompt.length; start += rows) {
       const ids = prompt.slice(start, start + rows);
       this.#sampler.see(slot, ids);
-      const isLast = start + rows >= prompt.length;
-      this.#prompt.run({ slot, start, ids }, { then: isLast ? [this.#promptEnd] : [] });
+      this.#prompt.run({ slot, start, ids });
     }
     this.#lengths[slot] = prompt.length;
-    const [[token]] = await this.#sampler.read([slot], { steps: 1 }) as [[DecodedToken]];
+    const [[token]] = await this.#sampler.run([slot], [this.#promptEnd]) as [[DecodedToken]];
     return token;
   }
 
@@ -129,14 +129,19 @@ export class Decoder {
     if (longest > capacity) {
       throw new ConfigError(`Cannot run token ${longest} of a text: there is room for ${capacity}`);
     }
-    const device = this.#device;
-    const { full, cache } = this.#stepWorkspace;
-    writeTensor(device, cache!.slots, Uint32Array.from(slots));
-    writeTensor(device, full.rows.count, Uint32Array.of(slots.length));
-    this.#sampler.rewind();
-    for (let i = 0; i < count; i++) submit(device, [this.#step]);
+    this.#choose(slots);
     for (const slot of slots) this.#lengths[slot]! += count;
-    return await this.#sampler.read(slots, { steps: count });
+    return await this.#sampler.run(slots, new Array<Commands>(count).fill(this.#step));
+  }
+
+  /** Tells the step which slots its rows are, unless it knows. */
+  #choose(slots: readonly number[]): void {
+    const wanted = slots.join();
+    if (wanted === this.#active) return;
+    const { full, cache } = this.#stepWorkspace;
+    writeTensor(this.#device, cache!.slots, Uint32Array.from(slots));
+    writeTensor(this.#device, full.rows.count, Uint32Array.of(slots.length));
+    this.#active = wanted;
   }
 
   /** Replaces the token that a slot runs next: the text goes on as told, not as drawn. */

@@ -14,11 +14,17 @@ import {
 } from "../gpu/kernels/attention.ts";
 import { attentionCached } from "../gpu/kernels/attention_cached.ts";
 import { cacheAppend } from "../gpu/kernels/cache_append.ts";
-import { linear, linearAdd, linearBackwardInput, linearBackwardWeight } from "../gpu/kernels/linear.ts";
+import {
+  linearAdd,
+  linearBackwardInput,
+  linearBackwardWeight,
+  normLinear,
+  swigluLinearAdd,
+} from "../gpu/kernels/linear.ts";
 import { MAX_VECTOR_ROWS } from "../gpu/kernels/matmul_vector.ts";
-import { rmsNorm, rmsNormBackward } from "../gpu/kernels/rms_norm.ts";
+import { rmsNormBackward } from "../gpu/kernels/rms_norm.ts";
 import { rope, ropeBackward, type RopeSettings } from "../gpu/kernels/rope.ts";
-import { swiglu, swigluBackward } from "../gpu/kernels/swiglu.ts";
+import { swigluBackward } from "../gpu/kernels/swiglu.ts";
 import type { Packing } from "../gpu/packing.ts";
 import { type Tensor, viewTensor } from "../gpu/tensor.ts";
 import type { ModelConfig } from "./config.ts";
@@ -59,45 +65,56 @@ export function layerForward(
   },
   { context, packing }: { context: LayerContext; packing: Packing },
 ): void {
-  const { config, ropeTable, scratch: { branch: scratch } } = context;
+  const { config, scratch: { branch: scratch } } = context;
   const { rows } = packing;
   const { inputNormed, inputRrms, qkv, attended, mid, midNormed, midRrms, gateUp, activated, out } =
     activations;
-  const { weight: projected, heads } = projection(config, keys);
+  const { weight: projected } = projection(config, keys);
 
-  rmsNorm(commands, { x, weight: weights.inputNorm, out: inputNormed, rrms: inputRrms }, {
-    rows,
-    eps: config.rmsNormEps,
-  });
-  linear(commands, { x: inputNormed, weight: weights[projected], out: qkv }, { rows });
-  rope(commands, { x: qkv, packing, table: ropeTable }, heads);
+  const settings = { rows, eps: config.rmsNormEps, keeps: context.backward };
+  normLinear(commands, {
+    x,
+    norm: weights.inputNorm,
+    weight: weights[projected],
+    out: qkv,
+    normed: inputNormed,
+    rrms: inputRrms,
+  }, settings);
   attend(commands, { activations, keys }, { context, packing });
   linearAdd(commands, { x: attended, weight: weights.output, residual: x, out: mid, scratch }, { rows });
 
-  rmsNorm(commands, { x: mid, weight: weights.postAttentionNorm, out: midNormed, rrms: midRrms }, {
-    rows,
-    eps: config.rmsNormEps,
-  });
-  linear(commands, { x: midNormed, weight: weights.gateUp, out: gateUp }, { rows });
-  swiglu(commands, { gateUp, out: activated }, { rows });
-  linearAdd(commands, { x: activated, weight: weights.down, residual: mid, out, scratch }, { rows });
+  normLinear(commands, {
+    x: mid,
+    norm: weights.postAttentionNorm,
+    weight: weights.gateUp,
+    out: gateUp,
+    normed: midNormed,
+    rrms: midRrms,
+  }, settings);
+  swigluLinearAdd(
+    commands,
+    { gateUp, weight: weights.down, residual: mid, out, activated, scratch },
+    settings,
+  );
 }
 
-/** Records attention of the projected queries to the layer's keys, which enter the cache first if there is one. */
+/** Records the rotation of the projection, its way into the cache if there is one, and attention to the layer's keys. */
 function attend(
   commands: Commands,
   { activations: { qkv, attended, logSumExp }, keys }: { activations: LayerActivations; keys: LayerKeys },
   { context, packing }: { context: LayerContext; packing: Packing },
 ): void {
+  const { config, ropeTable: table } = context;
   const settings = attentionShape(context, keys);
   const tensors = { q: qkv, out: attended, logSumExp };
+  rope(commands, { x: qkv, packing, table }, projection(config, keys).heads);
   if (keys.kind !== "cache") {
     attention(commands, { ...tensors, kv: keys.shared?.qkv ?? qkv, packing }, settings);
     return;
   }
   const { slot: kv, places, appends } = keys;
   if (appends) {
-    const { numAttentionHeads, headDim } = context.config;
+    const { numAttentionHeads, headDim } = config;
     cacheAppend(commands, { qkv, places, slot: kv }, { firstColumn: numAttentionHeads * headDim });
   }
   // The tiles of `attention` walk the keys between those of a block's first and last row: fine for one text only.

@@ -68,6 +68,8 @@ export interface LayerContext {
   readonly config: ModelConfig;
   /** Most keys that a row sees. */
   readonly longest: number;
+  /** Whether a backward pass follows, which needs all activations. */
+  readonly backward: boolean;
   /** Whether all rows are of one sequence. */
   readonly isOneSequence: boolean;
   /** (positions, D / 2, 2) */

@@ -15,9 +15,16 @@ import {
   type SlotSampling,
 } from "../gpu/kernels/sample.ts";
 import type { Allocator } from "../gpu/memory.ts";
-import { readbackMode, readTensor } from "../gpu/readback.ts";
+import { readbackMode, readTensors } from "../gpu/readback.ts";
 import { type Rows, staticRows } from "../gpu/rows.ts";
-import { createTensor, type Dtype, type Tensor, viewTensor, writeTensor } from "../gpu/tensor.ts";
+import {
+  createTensor,
+  type Dtype,
+  type Tensor,
+  type TensorData,
+  viewTensor,
+  writeTensor,
+} from "../gpu/tensor.ts";
 import type { ModelConfig } from "./config.ts";
 import type { Workspace } from "./workspace.ts";
 
@@ -65,6 +72,8 @@ export class SlotSampler {
   readonly #seenSlots: Tensor;
   readonly #seenRows: Rows;
   readonly #markSeen: Commands;
+  /** Where the history goes on. */
+  #cursor = 0;
 
   /** @param promptRows Most prompt tokens that `see` takes at a time. */
   constructor(
@@ -131,20 +140,23 @@ export class SlotSampler {
     writeTensor(this.#device, slotOf(this.state.tokens, slot), Uint32Array.of(id));
   }
 
-  /** Starts the history anew. */
-  rewind(): void {
-    writeTensor(this.#device, this.state.cursor, Uint32Array.of(0));
-  }
-
   /**
-   * What the steps since `rewind` chose, [step][slot].
+   * Runs programs, which chose with `record`, and reads what they chose: [step][slot], a step for each program.
    *
+   * @param programs At most `MAX_STEPS_PER_READ`.
    * @throws RangeError for a choice among damaged logits.
    */
-  async read(slots: readonly number[], { steps }: { steps: number }): Promise<DecodedToken[][]> {
+  async run(slots: readonly number[], programs: readonly Commands[]): Promise<DecodedToken[][]> {
+    const steps = programs.length;
+    if (this.#cursor + steps > MAX_STEPS_PER_READ) {
+      this.#cursor = 0;
+      writeTensor(this.#device, this.state.cursor, Uint32Array.of(0));
+    }
     const { history } = this.state;
     const [, all, width] = history.shape as [number, number, number];
-    const data = await readTensor(this.#device, viewTensor(history, { shape: [steps, all, width] }));
+    const records = viewTensor(history, { start: this.#cursor * all * width, shape: [steps, all, width] });
+    this.#cursor += steps;
+    const [data] = await readTensors(this.#device, [records], { after: programs }) as [TensorData];
     const floats = new Float32Array(data.buffer);
     const { recursion, router } = this.#config;
     const fixedDepth = recursion && !router ? recursion.numRecursions : 0;

@@ -8,8 +8,8 @@ import type { Commands } from "../gpu/commands.ts";
 import { crossEntropy } from "../gpu/kernels/cross_entropy.ts";
 import { embedding, embeddingBackward } from "../gpu/kernels/embedding.ts";
 import { gatherRows } from "../gpu/kernels/gather_rows.ts";
-import { linear, linearBackwardInput, linearBackwardWeight } from "../gpu/kernels/linear.ts";
-import { rmsNorm, rmsNormBackward } from "../gpu/kernels/rms_norm.ts";
+import { linearBackwardInput, linearBackwardWeight, normLinear } from "../gpu/kernels/linear.ts";
+import { rmsNormBackward } from "../gpu/kernels/rms_norm.ts";
 import { sum } from "../gpu/kernels/sum.ts";
 import type { Tensor } from "../gpu/tensor.ts";
 import { type LayerRun, layersBackward, layersForward } from "./block.ts";
@@ -84,8 +84,8 @@ export function transformerForward(commands: Commands, pass: Pass): Tensor {
   if (headState) gatherRows(commands, { x: state, packing: headPacking, out: headState });
   const { rows } = headPacking;
   const x = headState ?? state;
-  rmsNorm(commands, { x, weight: weights.norm, out: normed, rrms }, { rows, eps: config.rmsNormEps });
-  linear(commands, { x: normed, weight: weights.head, out: logits }, { rows });
+  const tensors = { x, norm: weights.norm, weight: weights.head, out: logits, normed, rrms };
+  normLinear(commands, tensors, { rows, eps: config.rmsNormEps, keeps: context.backward });
   return state;
 }
 

@@ -119,6 +119,7 @@ export function allocateWorkspace(
     layers: {
       config,
       longest,
+      backward,
       isOneSequence: lengths.length === 1,
       ropeTable: ropeTable(device, { positions: longest, headDim, theta }),
       scratch: allocateLayerScratch(device, { config, rows, backward }),

@@ -4,6 +4,8 @@ import type { Rows } from "../rows.ts";
 import { checkShape, type Tensor } from "../tensor.ts";
 import { add } from "./add.ts";
 import { matmul } from "./matmul.ts";
+import { rmsNorm } from "./rms_norm.ts";
+import { swiglu } from "./swiglu.ts";
 import { matmulVector, MAX_VECTOR_ROWS } from "./matmul_vector.ts";
 
 /** Records out = x W^T. x (rows, K); weight (N, K); out (rows, N). All f32. */
@@ -55,6 +57,59 @@ export function linearAdd(
   }
   linear(commands, { x, weight, out: scratch }, { rows });
   add(commands, { a: residual, b: scratch, out }, { rows });
+}
+
+/**
+ * Records out = RMSNorm(x) W^T; few rows take one dispatch where nothing is kept. x (rows, K); norm (K); weight (N, K);
+ * out (rows, N); normed (rows, K) and rrms (rows), as `rmsNorm` leaves them, are written for many rows or with
+ * `keeps`. All f32.
+ */
+export function normLinear(
+  commands: Commands,
+  { x, norm, weight, out, normed, rrms }: {
+    x: Tensor;
+    norm: Tensor;
+    weight: Tensor;
+    out: Tensor;
+    normed: Tensor;
+    rrms: Tensor;
+  },
+  { rows, eps, keeps }: { rows: Rows; eps: number; keeps: boolean },
+): void {
+  if (!keeps && rows.maximum <= MAX_VECTOR_ROWS) {
+    matmulVector(commands, { x, weight, residual: null, out }, {
+      rows,
+      input: { kind: "normed", norm, eps },
+    });
+    return;
+  }
+  rmsNorm(commands, { x, weight: norm, out: normed, rrms }, { rows, eps });
+  linear(commands, { x: normed, weight, out }, { rows });
+}
+
+/**
+ * Records out = residual + SwiGLU(gateUp) W^T; few rows take one dispatch where nothing is kept. gateUp (rows, 2 K);
+ * weight (N, K); residual, out and scratch (rows, N), three different tensors; activated (rows, K), as `swiglu` leaves
+ * it, is written for many rows or with `keeps`. All f32.
+ */
+export function swigluLinearAdd(
+  commands: Commands,
+  { gateUp, weight, residual, out, activated, scratch }: {
+    gateUp: Tensor;
+    weight: Tensor;
+    residual: Tensor;
+    out: Tensor;
+    activated: Tensor;
+    scratch: Tensor;
+  },
+  { rows, keeps }: { rows: Rows; keeps: boolean },
+): void {
+  if (!keeps && rows.maximum <= MAX_VECTOR_ROWS) {
+    matmulVector(commands, { x: gateUp, weight, residual, out }, { rows, input: { kind: "swiglu" } });
+    return;
+  }
+  swiglu(commands, { gateUp, out: activated }, { rows });
+  linearAdd(commands, { x: activated, weight, residual, out, scratch }, { rows });
 }
 
 /** Records gradX = gradOut W. gradOut (rows, N); weight (N, K); gradX (rows, K). All f32. */

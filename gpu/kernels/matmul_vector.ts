@@ -33,39 +33,54 @@ const SHARED: Variant = {
   depthsPerTurn: 128,
 };
 
+/** What is multiplied: x as it is, or made of x on the way, which spares a dispatch. */
+export type VectorInput =
+  | { readonly kind: "plain" }
+  /** RMSNorm(x) with the weight `norm` (K). */
+  | { readonly kind: "normed"; readonly norm: Tensor; readonly eps: number }
+  /** silu(gate) * up, x being [gate | up]. */
+  | { readonly kind: "swiglu" };
+
+/** Values of INPUT in the file. */
+const INPUTS = { plain: 0, normed: 1, swiglu: 2 } as const;
+
 /**
- * Records out = x W^T, or residual + x W^T, for few rows: each weight is read once for up to four of them. A row's
- * result does not depend on the others, bit for bit.
+ * Records out = v W^T, or residual + v W^T, for few rows: each weight is read once for up to four of them. A row's
+ * result does not depend on the others, bit for bit. v is x unless `input` says otherwise.
  *
- * x (rows, K), K a multiple of 4; weight (N, K); residual, out (rows, N). All f32. residual and out differ.
+ * x (rows, K), K a multiple of 4, or (rows, 2 K) for swiglu; weight (N, K); residual, out (rows, N). All f32. residual
+ * and out differ.
  *
  * @throws TypeError for a depth that is not a multiple of 4; RangeError for one beyond the loop limit.
  */
 export function matmulVector(
   commands: Commands,
   { x, weight, residual, out }: { x: Tensor; weight: Tensor; residual: Tensor | null; out: Tensor },
-  { rows }: { rows: Rows },
+  { rows, input = { kind: "plain" } }: { rows: Rows; input?: VectorInput },
 ): void {
   const [columns, depth] = weight.shape as [number, number];
   checkShape("matmulVector", {
-    x: [x, [rows.maximum, depth]],
+    x: [x, [rows.maximum, input.kind === "swiglu" ? 2 * depth : depth]],
     ...(residual && { residual: [residual, [rows.maximum, columns]] }),
+    ...(input.kind === "normed" && { norm: [input.norm, [depth]] as const }),
     out: [out, [rows.maximum, columns]],
   });
   if (depth % 4 !== 0) {
     throw new TypeError(`Cannot record matmulVector: depth ${depth} is not a multiple of 4`);
   }
   const variant = hasSubgroupsOfEight(commands.device) ? SUBGROUP : SHARED;
-  const deepest = MAX_LOOP_TURNS * variant.depthsPerTurn;
+  // A norm goes over the depth once more, a lane a turn for each row and column of four.
+  const deepest = (MAX_LOOP_TURNS * variant.depthsPerTurn) / (input.kind === "normed" ? 8 : 1);
   if (depth > deepest) {
     throw new RangeError(`Cannot record matmulVector: depth ${depth} is more than ${deepest}`);
   }
   const tileRows = rows.maximum > 2 ? 4 : Math.max(1, rows.maximum);
+  const norm = input.kind === "normed" ? input.norm : x;
   commands.dispatch(variant.kernel, {
     entryPoint: "product",
-    tensors: { rows: rows.count, x, weight, residual: residual ?? x, out },
-    settings: { depth, columns },
-    constants: { ROWS: tileRows, ADD_RESIDUAL: Number(residual !== null) },
+    tensors: { rows: rows.count, x, weight, residual: residual ?? x, norm, out },
+    settings: { depth, columns, eps: input.kind === "normed" ? input.eps : 0 },
+    constants: { ROWS: tileRows, ADD_RESIDUAL: Number(residual !== null), INPUT: INPUTS[input.kind] },
     grid: rowGrid(rows, { unitsPerGroup: tileRows, z: Math.ceil(columns / variant.columns) }),
   });
 }

@@ -1,4 +1,4 @@
-// out = x W^T (+ residual) for few rows, bound by the reading of weights; tensors in matmul_vector_tile.wgsl.
+// out = v W^T (+ residual) for few rows, bound by the reading of weights; tensors in matmul_vector_tile.wgsl.
 // For hardware, and right everywhere: 32 lanes share a tile of 4 columns and read neighbouring depths; 4 tiles a
 // workgroup. Tiles of rows in x and y, of columns in z.
 
@@ -6,6 +6,21 @@ const LANES = 32u;
 const TILES = 4u;
 
 var<workgroup> partial: array<mat4x4<f32>, LANES * TILES>;
+var<workgroup> squares: array<vec4<f32>, LANES * TILES>;
+
+// Over the lanes of a tile, each for itself. All invocations of the workgroup must call it.
+fn sum_of_squares(first: u32, local: vec3<u32>) -> vec4<f32> {
+  let own = local.y * LANES + local.x;
+  squares[own] = squares_of_lane(first, local.x, LANES, settings.depth / 4u);
+  for (var stride = LANES / 2u; stride > 0u; stride /= 2u) {
+    workgroupBarrier();
+    if (local.x < stride) {
+      squares[own] += squares[own + stride];
+    }
+  }
+  workgroupBarrier();
+  return squares[local.y * LANES];
+}
 
 @compute @workgroup_size(LANES, TILES)
 fn product(
@@ -19,6 +34,9 @@ fn product(
   }
   let column = (group.z * TILES + local.y) * 4u + vec4<u32>(0u, 1u, 2u, 3u);
   let places = column_places(column);
+  if (INPUT == NORMED) {
+    rrms = rrms_of(sum_of_squares(row, local));
+  }
   var sums = mat4x4<f32>();
   for (var k = local.x; k < settings.depth / 4u; k += LANES) {
     sums = add_depths(sums, places + k, transpose(read_rows(row, k)));

@@ -1,4 +1,4 @@
-// out = x W^T (+ residual) for few rows, bound by the reading of weights; tensors in matmul_vector_tile.wgsl.
+// out = v W^T (+ residual) for few rows, bound by the reading of weights; tensors in matmul_vector_tile.wgsl.
 // For software adapters with subgroups of 8 (lavapipe): a workgroup of 8 lanes makes 32 columns, a lane 4 of its own.
 // Tiles of rows in x and y, of columns in z. One turn adds 32 depths: a lane reads an eighth of each row of x, which is
 // passed round by shuffles, so that 32 of 33 reads are of weights. Such a read costs some 80 cycles (it loops over the
@@ -26,6 +26,9 @@ fn product(
   // Lavapipe compiles a kernel anew for each value of a uniform that bounds a short loop: 2 ms and 600 KiB a dispatch. A
   // bound that also depends on a buffer (of fewer than 2^31 rows) is left alone.
   let width = (settings.depth | (rows[0] >> 31u)) / 4u;
+  if (INPUT == NORMED) {
+    rrms = rrms_of(subgroupAdd(squares_of_lane(row, local.x, 8u, width)));
+  }
   let even = width / 8u * 8u;
   var sums = mat4x4<f32>();
   for (var k = 0u; k < even; k += 8u) {
