@@ -107,16 +107,15 @@ function attend(
   const { config, ropeTable: table } = context;
   const settings = attentionShape(context, keys);
   const tensors = { q: qkv, out: attended, logSumExp };
-  rope(commands, { x: qkv, packing, table }, projection(config, keys).heads);
+  if (keys.kind !== "cache" || !keys.appends) {
+    rope(commands, { x: qkv, packing, table }, projection(config, keys).heads);
+  }
   if (keys.kind !== "cache") {
     attention(commands, { ...tensors, kv: keys.shared?.qkv ?? qkv, packing }, settings);
     return;
   }
   const { slot: kv, places, appends } = keys;
-  if (appends) {
-    const { numAttentionHeads, headDim } = config;
-    cacheAppend(commands, { qkv, places, slot: kv }, { firstColumn: numAttentionHeads * headDim });
-  }
+  if (appends) cacheAppend(commands, { qkv, places, slot: kv, table }, settings);
   // The tiles of `attention` walk the keys between those of a block's first and last row: fine for one text only.
   if (!context.isOneSequence || places.rows.maximum <= MAX_VECTOR_ROWS) {
     attentionCached(commands, { q: qkv, kv, packing: places, out: attended }, settings);

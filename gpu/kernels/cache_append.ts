@@ -11,30 +11,38 @@ const CACHE_APPEND = defineKernel("cache_append.wgsl", cacheAppendCode);
 const GROUP = 64;
 
 /**
- * Records that every packed row's keys and values enter a cache: slot[w] = the columns of qkv from `firstColumn` on,
- * w being the last entry of the row's record in `places` (see `cachePlaces`).
- * qkv (rows, ...) f32; slot (cache rows, 2 G D) f32.
+ * Records that every packed row's projection is turned by its position and its keys and values enter a cache: what
+ * `rope` does to the queries in place, and slot[w] = [turned keys | values], position and w being the second and the
+ * last entry of the row's record in `places` (see `cachePlaces`). The keys in qkv stay unturned: nobody reads them.
  *
- * @throws TypeError when the columns end before the slot's width.
+ * qkv (rows, (H + 2 G) D); slot (cache rows, 2 G D); table of `ropeTable`, (positions, D / 2, 2). All f32.
+ *
+ * @throws TypeError for shapes that do not fit, or a head size that is not a multiple of 4.
  */
 export function cacheAppend(
   commands: Commands,
-  { qkv, places, slot }: { qkv: Tensor; places: Packing; slot: Tensor },
-  { firstColumn }: { firstColumn: number },
+  { qkv, places: { rows, records }, slot, table }: {
+    qkv: Tensor;
+    places: Packing;
+    slot: Tensor;
+    table: Tensor;
+  },
+  { heads, kvHeads, headDim }: { heads: number; kvHeads: number; headDim: number },
 ): void {
-  const { rows, records } = places;
-  const [stride, width] = [qkv.shape[1]!, slot.shape[1]!];
-  checkShape("cacheAppend", { qkv: [qkv, [rows.maximum, stride]], places: [records, [rows.maximum, 4]] });
-  if (firstColumn + width > stride || [stride, width, firstColumn].some((size) => size % 4 !== 0)) {
-    throw new TypeError(
-      `Cannot record cacheAppend: columns ${firstColumn} to ${firstColumn + width} of ${stride}, ` +
-        "expected multiples of 4 within a row",
-    );
+  const allHeads = heads + 2 * kvHeads;
+  checkShape("cacheAppend", {
+    qkv: [qkv, [rows.maximum, allHeads * headDim]],
+    slot: [slot, [0, 2 * kvHeads * headDim]],
+    table: [table, [table.shape[0]!, headDim / 2, 2]],
+    places: [records, [rows.maximum, 4]],
+  });
+  if (headDim % 4 !== 0) {
+    throw new TypeError(`Cannot record cacheAppend: heads of ${headDim} entries, expected a multiple of 4`);
   }
   commands.dispatch(CACHE_APPEND, {
     entryPoint: "append",
-    tensors: { rows: rows.count, places: records, qkv, slot },
-    constants: { STRIDE: stride / 4, FIRST: firstColumn / 4, WIDTH: width / 4 },
-    grid: rowGrid(rows, { unitsPerRow: width / 4, unitsPerGroup: GROUP }),
+    tensors: { rows: rows.count, places: records, table, qkv, slot },
+    constants: { HEADS: heads, KV_HEADS: kvHeads, HEAD_DIM: headDim },
+    grid: rowGrid(rows, { unitsPerRow: (allHeads * headDim) / 4, unitsPerGroup: GROUP }),
   });
 }

@@ -1,16 +1,18 @@
-// slot[places[i].w] = columns FIRST to FIRST + WIDTH - 1 of qkv[i]: keys and values that later rows will attend to
-// qkv (rows, STRIDE); slot (cache rows, WIDTH); places (rows, 4) u32: the row's own place in w. All sizes in vec4.
-// One vec4 per invocation.
+// Query and key heads of qkv[i] are turned by their row's position, as in rope.wgsl; then
+// slot[places[i].w] = [keys | values]: what later rows will attend to. Queries stay in qkv, turned.
+// qkv (rows, HEADS + 2 KV_HEADS, HEAD_DIM); slot (cache rows, 2 KV_HEADS, HEAD_DIM); table as in rope.wgsl;
+// places (rows, 4) u32: position in y, the row's own place in w. Two pairs of a head per invocation.
 
-override STRIDE: u32;
-override FIRST: u32;
-override WIDTH: u32;
+override HEADS: u32;
+override KV_HEADS: u32;
+override HEAD_DIM: u32;
 const GROUP = 64u;
 
 @group(0) @binding(0) var<storage, read> rows: array<u32>;
 @group(0) @binding(1) var<storage, read> places: array<vec4<u32>>;
-@group(0) @binding(2) var<storage, read> qkv: array<vec4<f32>>;
-@group(0) @binding(3) var<storage, read_write> slot: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read> table: array<vec4<f32>>;
+@group(0) @binding(3) var<storage, read_write> qkv: array<vec2<f32>>;
+@group(0) @binding(4) var<storage, read_write> slot: array<vec2<f32>>;
 
 @compute @workgroup_size(GROUP)
 fn append(
@@ -18,9 +20,30 @@ fn append(
   @builtin(num_workgroups) groups: vec3<u32>,
   @builtin(local_invocation_id) local: vec3<u32>,
 ) {
-  let i = (group.x + group.y * groups.x) * GROUP + local.x;
-  let row = i / WIDTH;
-  if (row < rows[0]) {
-    slot[places[row].w * WIDTH + i % WIDTH] = qkv[row * STRIDE + FIRST + i % WIDTH];
+  let half = HEAD_DIM / 4u; // of a head, in vec2
+  let all_heads = HEADS + 2u * KV_HEADS;
+  let unit = (group.x + group.y * groups.x) * GROUP + local.x;
+  let row = unit / (all_heads * half);
+  if (row >= rows[0]) {
+    return;
+  }
+  let head = unit / half % all_heads;
+  let i = unit % half;
+  let first = (row * all_heads + head) * 2u * half + i;
+  var a = qkv[first];
+  var b = qkv[first + half];
+  if (head < HEADS + KV_HEADS) {
+    let entry = table[places[row].y * half + i];
+    let turned = a * entry.xz - b * entry.yw;
+    b = b * entry.xz + a * entry.yw;
+    a = turned;
+  }
+  if (head < HEADS) {
+    qkv[first] = a;
+    qkv[first + half] = b;
+  } else {
+    let place = (places[row].w * 2u * KV_HEADS + head - HEADS) * 2u * half + i;
+    slot[place] = a;
+    slot[place + half] = b;
   }
 }

@@ -1,94 +1,145 @@
-import { assertEquals, assertThrows } from "@std/assert";
+import { assert, assertEquals, assertThrows } from "@std/assert";
 import { Commands } from "../../gpu/commands.ts";
 import type { GpuDevice } from "../../gpu/device.ts";
 import { cacheAppend } from "../../gpu/kernels/cache_append.ts";
+import { ropeTable } from "../../gpu/kernels/rope.ts";
+import { rope } from "../reference/rope.ts";
+import { assertClose } from "../support/close.ts";
 import { blank, blankIndices, gpuTest, run, upload, uploadIndices } from "../support/device.ts";
 import { recordRows, uploadRows } from "../support/packing.ts";
 import { createRandom } from "../support/random.ts";
 
-/** Rows of queries, keys and values whose last `width` columns go to the cache rows `places`. */
+/** Rows whose keys and values go to the cache rows `places`. */
 interface Case {
-  readonly width: number;
-  /** Columns before keys and values, and after them. */
-  readonly before: number;
-  readonly after?: number;
+  readonly heads: number;
+  readonly kvHeads: number;
+  readonly headDim: number;
   readonly cacheRows: number;
   readonly places: readonly number[];
   /** Rows past the count, whose count then comes from the GPU. */
   readonly spare?: number;
 }
 
+const small = { heads: 2, kvHeads: 1, headDim: 4 };
 const cases: Record<string, Case> = {
   "tidy sizes": {
-    width: 64,
-    before: 128,
+    heads: 4,
+    kvHeads: 4,
+    headDim: 64,
     cacheRows: 64,
     places: Array.from({ length: 32 }, (_, i) => 16 + i),
   },
   "odd sizes": {
-    width: 20,
-    before: 12,
-    after: 4,
+    heads: 6,
+    kvHeads: 2,
+    headDim: 12,
     cacheRows: 41,
     places: Array.from({ length: 37 }, (_, i) => i + 3),
   },
-  "one row": { width: 4, before: 4, cacheRows: 1, places: [0] },
-  "no columns before": { width: 8, before: 0, cacheRows: 5, places: [4, 2] },
-  "places of several slots": { width: 12, before: 8, cacheRows: 60, places: [7, 8, 9, 40, 21, 22, 59] },
-  "a dynamic count": { width: 12, before: 8, cacheRows: 30, places: [3, 4, 19, 20], spare: 25 },
-  "a dynamic count of zero": { width: 12, before: 8, cacheRows: 30, places: [], spare: 25 },
+  "one row": { ...small, cacheRows: 1, places: [0] },
+  "places of several slots": { ...small, cacheRows: 60, places: [7, 8, 9, 40, 21, 22, 59] },
+  "a dynamic count": { ...small, cacheRows: 30, places: [3, 4, 19, 20], spare: 25 },
+  "a dynamic count of zero": { ...small, cacheRows: 30, places: [], spare: 25 },
   "70,000 rows": {
-    width: 8,
-    before: 4,
+    ...small,
     cacheRows: 70_001,
     places: Array.from({ length: 70_000 }, (_, i) => 70_000 - i),
   },
 };
 
+const theta = 100;
+const positions = 50;
+
+/** Columns start to start + width - 1 of rows of `stride`. */
+function part(
+  rows: ArrayLike<number>,
+  { stride, start, width }: Record<"stride" | "start" | "width", number>,
+): Float64Array {
+  return Float64Array.from(
+    { length: rows.length / stride * width },
+    (_, i) => rows[Math.floor(i / width) * stride + start + i % width]!,
+  );
+}
+
 async function checkCase(
   device: GpuDevice,
-  { width, before, after = 0, cacheRows, places, spare }: Case,
+  { heads, kvHeads, headDim, cacheRows, places, spare }: Case,
 ): Promise<void> {
-  const stride = before + width + after;
+  const [queries, keys] = [heads * headDim, kvHeads * headDim];
+  const stride = queries + 2 * keys;
   const rows = uploadRows(device, { count: places.length, spare });
-  const qkv = Float32Array.from(createRandom(11).normals(rows.maximum * stride));
-  const held = Float32Array.from(createRandom(12).normals(cacheRows * width));
-  // Only the last entry of a record says where the row goes; spare records would go to row 0.
+  const qkv = createRandom(11).normals(rows.maximum * stride).map(Math.fround);
+  const held = createRandom(12).normals(cacheRows * 2 * keys).map(Math.fround);
+  const positionOf = (row: number): number => (row * 7) % positions;
+  // Spare records would go to row 0.
   const records = new Uint32Array(rows.maximum * 4);
-  places.forEach((place, row) => records.set([9, 9, 9, place], row * 4));
-  const slot = upload(device, held, [cacheRows, width]);
-  const [got] = await run(device, (commands) => {
+  places.forEach((place, row) => records.set([9, positionOf(row), 9, place], row * 4));
+  const tensors = {
+    qkv: upload(device, qkv, [rows.maximum, stride]),
+    places: { rows, records: uploadIndices(device, records, [rows.maximum, 4]) },
+    slot: upload(device, held, [cacheRows, 2 * keys]),
+    table: ropeTable(device, { positions, headDim, theta }),
+  };
+  const [gotQkv, gotSlot] = await run(device, (commands) => {
     recordRows(commands, rows);
-    cacheAppend(commands, {
-      qkv: upload(device, qkv, [rows.maximum, stride]),
-      places: { rows, records: uploadIndices(device, records, [rows.maximum, 4]) },
-      slot,
-    }, { firstColumn: before });
-  }, [slot]);
-  const wanted = held.slice();
-  places.forEach((place, row) => {
-    wanted.set(qkv.subarray(row * stride + before, row * stride + before + width), place * width);
+    cacheAppend(commands, tensors, { heads, kvHeads, headDim });
+  }, [tensors.qkv, tensors.slot]);
+
+  const used = qkv.subarray(0, places.length * stride);
+  const where = { positions: Int32Array.from(places, (_, row) => positionOf(row)) };
+  const turned = (start: number, count: number): Float64Array =>
+    rope({ x: part(used, { stride, start, width: count * headDim }), ...where }, {
+      headDim,
+      theta,
+      heads: count,
+    });
+  const wanted = { q: turned(0, heads), k: turned(queries, kvHeads) };
+  const v = part(used, { stride, start: queries + keys, width: keys });
+  const relative = 2e-6;
+  assertClose(part(gotQkv!.subarray(0, used.length), { stride, start: 0, width: queries }), wanted.q, {
+    relative,
+    label: "queries",
   });
-  assertEquals(got!.length, wanted.length);
-  assertEquals(wanted.findIndex((value, i) => value !== got![i]), -1, "first wrong element");
+  assertEquals(
+    Array.from(gotQkv!.subarray(used.length)),
+    Array.from(qkv.subarray(used.length)),
+    "spare rows",
+  );
+  const row = (data: ArrayLike<number>, index: number, width: number): number[] =>
+    Array.from({ length: width }, (_, i) => data[index * width + i]!);
+  const found = places.flatMap((place) => row(gotSlot!, place, 2 * keys));
+  assertClose(found, places.flatMap((_, r) => [...row(wanted.k, r, keys), ...row(v, r, keys)]), {
+    relative,
+    label: "entries",
+  });
+  const written = new Set(places);
+  for (let place = 0; place < cacheRows; place++) {
+    if (written.has(place)) continue;
+    assertEquals(row(gotSlot!, place, 2 * keys), row(held, place, 2 * keys), `cache row ${place}`);
+  }
 }
 
 for (const [name, settings] of Object.entries(cases)) {
-  gpuTest(`cacheAppend puts keys and values in their places, and nothing else, with ${name}`, (device) => {
+  gpuTest(`cacheAppend turns queries and keys and fills just its places, with ${name}`, (device) => {
     return checkCase(device, settings);
   });
 }
 
-gpuTest("cacheAppend refuses columns past a row's end, or not in fours", (device) => {
+gpuTest("cacheAppend refuses shapes that do not fit", (device) => {
   const places = { rows: uploadRows(device, { count: 3 }), records: blankIndices(device, [3, 4]) };
-  function record(firstColumn: number, { stride = 24, width = 16 } = {}): void {
-    const tensors = { qkv: blank(device, [3, stride]), places, slot: blank(device, [9, width]) };
-    cacheAppend(new Commands(device, "test"), tensors, { firstColumn });
+  function record({ stride = 16, width = 8, headDim = 4 } = {}): void {
+    const tensors = {
+      qkv: blank(device, [3, stride]),
+      places,
+      slot: blank(device, [9, width]),
+      table: blank(device, [5, headDim / 2, 2]),
+    };
+    cacheAppend(new Commands(device, "test"), tensors, { heads: 2, kvHeads: 1, headDim });
   }
-  record(8);
-  assertThrows(() => record(12), TypeError, "columns 12 to 28 of 24");
-  assertThrows(() => record(2), TypeError, "columns 2 to 18 of 24, expected multiples of 4");
-  assertThrows(() => record(0, { width: 14 }), TypeError, "columns 0 to 14 of 24");
-  assertThrows(() => record(8, { stride: 26 }), TypeError, "columns 8 to 24 of 26");
+  record();
+  assertThrows(() => record({ stride: 20 }), TypeError, "qkv has shape (3,20), expected (3,16)");
+  assertThrows(() => record({ width: 12 }), TypeError, "slot has shape (9,12)");
+  assertThrows(() => record({ stride: 24, width: 12, headDim: 6 }), TypeError, "heads of 6 entries");
+  assert(places.rows.maximum === 3);
   return Promise.resolve();
 });

@@ -193,6 +193,8 @@ for (const [kernel, name] of Object.entries(attentions)) {
       const lengths = blankIndices(device, [count]);
       // Rows that nobody sees are far off, so that a wrong look shows.
       const cache = blank(device, [count * capacity, 2 * keyWidth], 9);
+      // Cosine 1 and sine 0: positions turn nothing here.
+      const still = upload(device, upTo(4 * capacity).map((i) => 1 - i % 2), [capacity, 2, 2]);
       /** Queries, keys and values that each slot's text has run so far, a row each. */
       const history = upTo(count).map((): number[][] => []);
       for (const texts of passes) {
@@ -206,7 +208,7 @@ for (const [kernel, name] of Object.entries(attentions)) {
           const depths = blankIndices(device, [slots.length]);
           const tensors = { slots: uploadIndices(device, slots), lengths, depths, places: places.records };
           cachePlaces(commands, { packing, ...tensors }, { capacity, depth: 1 });
-          cacheAppend(commands, { qkv: q, places, slot: cache }, { firstColumn: queryWidth });
+          cacheAppend(commands, { qkv: q, places, slot: cache, table: still }, heads);
           const settings = { ...heads, layout: { kOffset: 0, vOffset: keyWidth }, longest: capacity };
           if (kernel === "attentionCached") {
             attentionCached(commands, { q, kv: cache, packing: places, out }, settings);
