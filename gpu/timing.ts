@@ -1,5 +1,5 @@
 /** GPU time of every dispatch, by timestamps. */
-import { type Commands, setTimestamps, submit } from "./commands.ts";
+import { setTimestamps } from "./commands.ts";
 import type { GpuDevice } from "./device.ts";
 import { readTensors } from "./readback.ts";
 import { createTensor, destroyTensor, type TensorData } from "./tensor.ts";
@@ -18,15 +18,6 @@ export interface DispatchTime {
 interface TimedPasses {
   readonly querySet: GPUQuerySet;
   readonly labels: string[];
-}
-
-/** @throws TypeError when the adapter grants no timestamps. */
-export async function timeDispatches(
-  device: GpuDevice,
-  programs: readonly Commands[],
-): Promise<DispatchTime[]> {
-  const { times } = await timeWork(device, () => Promise.resolve(submit(device, programs)));
-  return times;
 }
 
 /**

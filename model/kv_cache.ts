@@ -10,7 +10,7 @@ import type { Commands } from "../gpu/commands.ts";
 import { cachePlaces } from "../gpu/kernels/cache_places.ts";
 import type { Allocator } from "../gpu/memory.ts";
 import type { Packing } from "../gpu/packing.ts";
-import { createTensor, ELEMENT_BYTES, type Tensor, viewTensor } from "../gpu/tensor.ts";
+import { createTensor, ELEMENT_BYTES, type Tensor } from "../gpu/tensor.ts";
 import { ConfigError, type ModelConfig, stepFractions } from "./config.ts";
 import { layerPlan } from "./parameters.ts";
 
@@ -149,13 +149,4 @@ export function cacheBytes(config: ModelConfig, { tokens, active }: CacheEntries
  */
 export function cacheBytesPerToken(config: ModelConfig): number {
   return cacheBytes(config, { tokens: 1, active: stepFractions(config) });
-}
-
-/** One text's entries in one layer's slot: (count, 2 G D). */
-export function cacheEntries(
-  { capacity }: KvCache,
-  { layer, slot, count }: { layer: Tensor; slot: number; count: number },
-): Tensor {
-  const width = layer.shape[1]!;
-  return viewTensor(layer, { start: slot * capacity * width, shape: [count, width] });
 }

@@ -6,9 +6,15 @@ import { GpuDevice } from "../../gpu/device.ts";
 import { add } from "../../gpu/kernels/add.ts";
 import { sum } from "../../gpu/kernels/sum.ts";
 import { readTensor } from "../../gpu/readback.ts";
-import { timeDispatches, timeWork } from "../../gpu/timing.ts";
+import { type DispatchTime, timeWork } from "../../gpu/timing.ts";
 
-gpuTest("timeDispatches gives each dispatch of all programs its time", async (device) => {
+/** Times programs that are submitted together. */
+async function timeDispatches(device: GpuDevice, programs: readonly Commands[]): Promise<DispatchTime[]> {
+  const { times } = await timeWork(device, () => Promise.resolve(submit(device, programs)));
+  return times;
+}
+
+gpuTest("timeWork gives each dispatch of all programs its time", async (device) => {
   const rows = caseRows(device, { count: 1000, maximum: 1000 });
   const a = upload(device, new Float64Array(1000 * 64), [1000, 64]);
   const out = blank(device, [1000, 64]);
@@ -28,7 +34,7 @@ gpuTest("timeDispatches gives each dispatch of all programs its time", async (de
   assertEquals(device.memory.live, staged);
 });
 
-gpuTest("timeDispatches goes beyond one set of timestamps", async (device) => {
+gpuTest("timeWork goes beyond one set of timestamps", async (device) => {
   const rows = caseRows(device, { count: 1, maximum: 1 });
   const [a, out] = [upload(device, [1, 1, 1, 1], [1, 4]), blank(device, [1, 4])];
   const commands = new Commands(device, "many");
@@ -72,7 +78,7 @@ gpuTest("timeWork lets an error of the work through and times nothing after it",
   assertEquals(Array.from(await readTensor(device, out)), [2, 2, 2, 2]);
 });
 
-gpuTest("timeDispatches refuses an adapter without timestamps", async ({ handle, info }) => {
+gpuTest("timeWork refuses an adapter without timestamps", async ({ handle, info }) => {
   const plain = new GpuDevice(handle, info, new Set());
   await assertRejects(() => timeDispatches(plain, []), TypeError, "grants no timestamps");
 });
