@@ -1,13 +1,12 @@
 import { Command } from "@cliffy/command";
 import { formatBytes } from "../gpu/memory.ts";
 import { ELEMENT_BYTES } from "../gpu/tensor.ts";
-import { readConfig } from "../model/checkpoint.ts";
-import { ConfigError, type ModelConfig } from "../model/config.ts";
+import type { ModelConfig } from "../model/config.ts";
 import { modelConfigToJson, sharedKeysProblem } from "../model/config_file.ts";
 import { flopsPerToken } from "../model/flops.ts";
 import { cacheBytesPerToken } from "../model/kv_cache.ts";
 import { parameterCount, parameterTable, unrolledParameterCount } from "../model/parameters.ts";
-import { presetConfig, presetNames } from "../model/presets.ts";
+import { configOf } from "./session.ts";
 import { openTerminal } from "./terminal.ts";
 
 interface InspectOptions {
@@ -25,18 +24,6 @@ export function inspectCommand(): Command<any> {
     .option("--json", "Print one JSON object.")
     .example("A preset", "mor inspect 360m-mor3")
     .action(({ json }: InspectOptions, model: string) => inspect(model, { json }));
-}
-
-/** A preset by name, else a checkpoint folder. */
-export async function configOf(model: string): Promise<ModelConfig> {
-  if (presetNames().includes(model)) return presetConfig(model);
-  const isFolder = await Deno.stat(model).then((info) => info.isDirectory, () => false);
-  if (!isFolder) {
-    throw new ConfigError(
-      `Cannot use "${model}": it is neither a checkpoint's folder nor a preset, such as tiny or 360m-mor3`,
-    );
-  }
-  return await readConfig(model);
 }
 
 async function inspect(model: string, { json }: InspectOptions): Promise<void> {

@@ -8,10 +8,9 @@ import { presetNames } from "../model/presets.ts";
 import { profileInference, type ProfileOptions, profileTraining } from "../model/profile.ts";
 import { allocateTraining, type StepShape } from "../model/training.ts";
 import { initializeWeights } from "../model/weights.ts";
-import { configOf } from "./inspect.ts";
 import { type ProfileReport, reportJson, reportText } from "./profile_report.ts";
 import { openProgress } from "./progress.ts";
-import { openNamedDevice } from "./session.ts";
+import { configOf, openNamedDevice } from "./session.ts";
 import { openTerminal, type Terminal } from "./terminal.ts";
 
 interface ProfileFlags {

@@ -4,6 +4,7 @@ import { formatBytes } from "../gpu/memory.ts";
 import { loadWeights, readConfig } from "../model/checkpoint.ts";
 import { ConfigError, type ModelConfig } from "../model/config.ts";
 import { ParameterLayout, type ParameterViews } from "../model/parameter_layout.ts";
+import { presetConfig, presetNames } from "../model/presets.ts";
 import { byteTokenizer, type Tokenizer } from "../model/tokenizer.ts";
 import type { Terminal } from "./terminal.ts";
 
@@ -22,6 +23,18 @@ export async function openNamedDevice(terminal: Terminal): Promise<GpuDevice> {
 /** Bytes of host memory that buffers may take. */
 export function hostMemory(): number {
   return Math.floor(Deno.systemMemoryInfo().available * HOST_SHARE);
+}
+
+/** A preset by name, else a checkpoint folder. */
+export async function configOf(model: string): Promise<ModelConfig> {
+  if (presetNames().includes(model)) return presetConfig(model);
+  const isFolder = await Deno.stat(model).then((info) => info.isDirectory, () => false);
+  if (!isFolder) {
+    throw new ConfigError(
+      `Cannot use "${model}": it is neither a checkpoint's folder nor a preset, such as tiny or 360m-mor3`,
+    );
+  }
+  return await readConfig(model);
 }
 
 /** A checkpoint's model on a device. */

@@ -180,11 +180,6 @@ export class Decoder {
     return { prompt: this.#prompt.commands, step: this.#step, choice: this.#promptEnd };
   }
 
-  /** Tokens of a slot's text that have run. */
-  length(slot: number): number {
-    return this.#lengths[slot]!;
-  }
-
   /** Frees the programs and all buffers. */
   [Symbol.dispose](): void {
     this.#prompt.destroy();

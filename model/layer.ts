@@ -6,12 +6,8 @@
  * Its keys and values are those of the packed rows, of the same layer at the first recursion step, or of a cache.
  */
 import type { Commands } from "../gpu/commands.ts";
-import {
-  attention,
-  attentionBackward,
-  type AttentionSettings,
-  fusedLayout,
-} from "../gpu/kernels/attention.ts";
+import { attention, attentionBackward, type AttentionSettings } from "../gpu/kernels/attention.ts";
+import { fusedLayout } from "../gpu/kernels/attention_heads.ts";
 import { attentionCached } from "../gpu/kernels/attention_cached.ts";
 import { cacheAppend } from "../gpu/kernels/cache_append.ts";
 import {

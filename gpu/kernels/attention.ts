@@ -8,6 +8,7 @@ import { type Constants, defineKernel, type Kernel } from "../kernel.ts";
 import type { Packing } from "../packing.ts";
 import { linearGrid, rowGrid, type Rows } from "../rows.ts";
 import { checkShape, type Tensor } from "../tensor.ts";
+import { type AttentionHeads, headConstants } from "./attention_heads.ts";
 import { hasSubgroupsOfEight, MAX_LOOP_TURNS } from "./row_lanes.ts";
 
 /** Rows of an invocation, keys (or queries) of a turn, and rows of the 8 invocations that share them. */
@@ -18,13 +19,8 @@ const BLOCK_ROWS = 32;
 const FORWARD = loadVariants("attention.wgsl", attentionCode);
 const BACKWARD = loadVariants("attention_backward.wgsl", attentionBackwardCode);
 
-/** Sizes and places of the heads, and how much one dispatch does. */
-export interface AttentionSettings {
-  readonly heads: number;
-  readonly kvHeads: number;
-  readonly headDim: number;
-  /** Columns of `kv` where the first key head and the first value head begin. */
-  readonly layout: AttentionLayout;
+/** The heads, and how much one dispatch does. */
+export interface AttentionSettings extends AttentionHeads {
   /** Which rows the rows of `kv` are; the packed rows unless told. */
   readonly keys?: KeyRows;
   /** Most keys that a row sees; all rows unless told. */
@@ -51,19 +47,6 @@ const PACKED: KeyRows = { kind: "packed" };
 
 /** Values of KEYS in attention_tile.wgsl. */
 const KEYS = { packed: 0, state: 1, cache: 2 } as const;
-
-/** Columns of a (rows, ...) tensor where key heads and value heads begin. */
-export interface AttentionLayout {
-  readonly kOffset: number;
-  readonly vOffset: number;
-}
-
-/** Layout of a fused projection: each row is [H query heads | G key heads | G value heads]. */
-export function fusedLayout(
-  { heads, kvHeads, headDim }: Pick<AttentionSettings, "heads" | "kvHeads" | "headDim">,
-): AttentionLayout {
-  return { kOffset: heads * headDim, vOffset: (heads + kvHeads) * headDim };
-}
 
 /**
  * Records causal attention of every packed row to the keys that it sees. Key/value head g serves the query heads
@@ -214,38 +197,16 @@ function prepare(
   kernels: { forward: Kernel; backward: Kernel };
   constants: Constants & { readonly LANES: number; readonly WIDTH: number };
 } {
-  const { heads, kvHeads, headDim, layout, keys = PACKED } = settings;
-  const { useSubgroups = hasSubgroupsOfEight(device) } = settings;
-  const [qStride, kvStride] = [q.shape.at(-1)!, kv.shape.at(-1)!];
-  for (const [name, size] of Object.entries({ headDim, qStride, kvStride, ...layout })) {
-    if (size % 4 !== 0) {
-      throw new RangeError(`Cannot record ${operation}: ${name} is ${size}, not a multiple of 4`);
-    }
-  }
-  if (heads % kvHeads !== 0) {
-    throw new RangeError(
-      `Cannot record ${operation}: ${heads} heads cannot share ${kvHeads} key/value heads`,
-    );
-  }
-  const kvEnd = Math.max(layout.kOffset, layout.vOffset) + kvHeads * headDim;
-  if (qStride < heads * headDim || kvStride < kvEnd) {
-    throw new TypeError(
-      `Cannot record ${operation}: q has ${qStride} columns and kv ${kvStride}, ` +
-        `expected at least ${heads * headDim} and ${kvEnd}`,
-    );
-  }
+  const { keys = PACKED, useSubgroups = hasSubgroupsOfEight(device) } = settings;
+  const shape = headConstants(operation, { q, kv, settings });
   const keyRows = keys.kind === "packed" ? rows.maximum : keys.count;
-  checkShape(operation, { q: [q, [rows.maximum, qStride]], kv: [kv, [keyRows, kvStride]] });
+  checkShape(operation, {
+    q: [q, [rows.maximum, q.shape.at(-1)!]],
+    kv: [kv, [keyRows, kv.shape.at(-1)!]],
+  });
   const variant = useSubgroups ? "subgroups" : "separate";
   const constants = {
-    HEADS: heads,
-    GROUP_HEADS: heads / kvHeads,
-    WIDTH: headDim / 4,
-    Q_STRIDE: qStride / 4,
-    KV_STRIDE: kvStride / 4,
-    K_OFFSET: layout.kOffset / 4,
-    V_OFFSET: layout.vOffset / 4,
-    SCALE: 1 / Math.sqrt(headDim),
+    ...shape,
     KEYS: KEYS[keys.kind],
     LANES: useSubgroups || device.info.isSoftware ? 8 : 32,
   };

@@ -9,7 +9,7 @@ import { defineKernel } from "../kernel.ts";
 import type { Packing } from "../packing.ts";
 import { rowGrid } from "../rows.ts";
 import { checkShape, type Tensor } from "../tensor.ts";
-import type { AttentionSettings } from "./attention.ts";
+import { type AttentionHeads, headConstants } from "./attention_heads.ts";
 import { hasSubgroupsOfEight, MAX_LOOP_TURNS } from "./row_lanes.ts";
 
 const SEPARATE = defineKernel("attention_cached.wgsl", attentionCachedCode, {
@@ -22,9 +22,8 @@ const SUBGROUPS = defineKernel("attention_cached.wgsl", attentionCachedCode, {
   "row_reduce_subgroups.wgsl": rowReduceSubgroupsCode,
 });
 
-/** Sizes and places of the heads, and how far a row sees. */
-export interface AttentionCachedSettings
-  extends Pick<AttentionSettings, "heads" | "kvHeads" | "headDim" | "layout"> {
+/** The heads, and how far a row sees. */
+export interface AttentionCachedSettings extends AttentionHeads {
   /** Most keys that a row sees; all rows of the cache unless told. */
   readonly longest?: number;
 }
@@ -45,8 +44,8 @@ export function attentionCached(
   settings: AttentionCachedSettings,
 ): void {
   const { rows, records } = packing;
-  const { heads, kvHeads, headDim, layout, longest = kv.shape[0]! } = settings;
-  checkHeads({ q, kv }, settings);
+  const { heads, headDim, longest = kv.shape[0]! } = settings;
+  const shape = headConstants("attentionCached", { q, kv, settings });
   checkShape("attentionCached", {
     q: [q, [rows.maximum, q.shape.at(-1)!]],
     packing: [records, [rows.maximum, 4]],
@@ -58,43 +57,12 @@ export function attentionCached(
     entryPoint: "forward",
     tensors: { rows: rows.count, packing: records, q, kv, out },
     constants: {
-      HEADS: heads,
-      GROUP_HEADS: heads / kvHeads,
-      WIDTH: headDim / 4,
-      Q_STRIDE: q.shape.at(-1)! / 4,
-      KV_STRIDE: kv.shape.at(-1)! / 4,
-      K_OFFSET: layout.kOffset / 4,
-      V_OFFSET: layout.vOffset / 4,
-      SCALE: 1 / Math.sqrt(headDim),
+      ...shape,
       ROWS: 1,
       ...lanes,
     },
     grid: rowGrid(rows, { unitsPerGroup: 1, z: heads }),
   });
-}
-
-function checkHeads(
-  { q, kv }: { q: Tensor; kv: Tensor },
-  { heads, kvHeads, headDim, layout }: AttentionCachedSettings,
-): void {
-  const [qStride, kvStride] = [q.shape.at(-1)!, kv.shape.at(-1)!];
-  for (const [name, size] of Object.entries({ headDim, qStride, kvStride, ...layout })) {
-    if (size % 4 !== 0) {
-      throw new RangeError(`Cannot record attentionCached: ${name} is ${size}, not a multiple of 4`);
-    }
-  }
-  if (heads % kvHeads !== 0) {
-    throw new RangeError(
-      `Cannot record attentionCached: ${heads} heads cannot share ${kvHeads} key/value heads`,
-    );
-  }
-  const kvEnd = Math.max(layout.kOffset, layout.vOffset) + kvHeads * headDim;
-  if (qStride < heads * headDim || kvStride < kvEnd) {
-    throw new TypeError(
-      `Cannot record attentionCached: q has ${qStride} columns and kv ${kvStride}, ` +
-        `expected at least ${heads * headDim} and ${kvEnd}`,
-    );
-  }
 }
 
 /**

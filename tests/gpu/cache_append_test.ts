@@ -1,4 +1,4 @@
-import { assert, assertEquals, assertThrows } from "@std/assert";
+import { assertEquals, assertThrows } from "@std/assert";
 import { Commands } from "../../gpu/commands.ts";
 import type { GpuDevice } from "../../gpu/device.ts";
 import { cacheAppend } from "../../gpu/kernels/cache_append.ts";
@@ -140,6 +140,5 @@ gpuTest("cacheAppend refuses shapes that do not fit", (device) => {
   assertThrows(() => record({ stride: 20 }), TypeError, "qkv has shape (3,20), expected (3,16)");
   assertThrows(() => record({ width: 12 }), TypeError, "slot has shape (9,12)");
   assertThrows(() => record({ stride: 24, width: 12, headDim: 6 }), TypeError, "heads of 6 entries");
-  assert(places.rows.maximum === 3);
   return Promise.resolve();
 });

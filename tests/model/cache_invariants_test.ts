@@ -1,7 +1,8 @@
 /** Properties of caches, by name: cached decoding is the full pass, entries are those of the tokens that were active. */
 import { assert, assertEquals, assertNotEquals } from "@std/assert";
 import type { GpuDevice } from "../../gpu/device.ts";
-import { attention, fusedLayout } from "../../gpu/kernels/attention.ts";
+import { attention } from "../../gpu/kernels/attention.ts";
+import { fusedLayout } from "../../gpu/kernels/attention_heads.ts";
 import { gatherRows } from "../../gpu/kernels/gather_rows.ts";
 import { rope, ropeTable } from "../../gpu/kernels/rope.ts";
 import { readTensor } from "../../gpu/readback.ts";

@@ -5,12 +5,8 @@ import { recordRows, uploadPacking } from "./packing.ts";
 import * as reference from "../reference/attention.ts";
 import { packSpans } from "../reference/spans.ts";
 import type { GpuDevice } from "../../gpu/device.ts";
-import {
-  attention,
-  attentionBackward,
-  type AttentionSettings,
-  fusedLayout,
-} from "../../gpu/kernels/attention.ts";
+import { attention, attentionBackward, type AttentionSettings } from "../../gpu/kernels/attention.ts";
+import { fusedLayout } from "../../gpu/kernels/attention_heads.ts";
 
 /** A fused projection of sequences one after the other, whose row count has `spare` rows more if given. */
 export interface AttentionCase extends Pick<AttentionSettings, "heads" | "kvHeads" | "headDim"> {

@@ -1,0 +1,70 @@
+/** What every attention kernel needs to know of its heads. */
+import type { Constants } from "../kernel.ts";
+import type { Tensor } from "../tensor.ts";
+
+/** Columns of a (rows, ...) tensor where key heads and value heads begin. */
+export interface AttentionLayout {
+  readonly kOffset: number;
+  readonly vOffset: number;
+}
+
+/** Sizes and places of the heads. */
+export interface AttentionHeads {
+  readonly heads: number;
+  readonly kvHeads: number;
+  readonly headDim: number;
+  /** Columns of `kv` where the first key head and the first value head begin. */
+  readonly layout: AttentionLayout;
+}
+
+/** Layout of a fused projection: each row is [H query heads | G key heads | G value heads]. */
+export function fusedLayout(
+  { heads, kvHeads, headDim }: Omit<AttentionHeads, "layout">,
+): AttentionLayout {
+  return { kOffset: heads * headDim, vOffset: (heads + kvHeads) * headDim };
+}
+
+/**
+ * The constants of the heads, sizes and places in vec4.
+ *
+ * @throws RangeError for a size that is not a multiple of 4 or heads that do not divide; TypeError for tensors whose
+ * rows are too short for the heads.
+ */
+export function headConstants(
+  operation: string,
+  { q, kv, settings: { heads, kvHeads, headDim, layout } }: {
+    q: Tensor;
+    kv: Tensor;
+    settings: AttentionHeads;
+  },
+): Constants & { readonly WIDTH: number } {
+  const [qStride, kvStride] = [q.shape.at(-1)!, kv.shape.at(-1)!];
+  const { kOffset, vOffset } = layout;
+  for (const [name, size] of Object.entries({ headDim, qStride, kvStride, kOffset, vOffset })) {
+    if (size % 4 !== 0) {
+      throw new RangeError(`Cannot record ${operation}: ${name} is ${size}, not a multiple of 4`);
+    }
+  }
+  if (heads % kvHeads !== 0) {
+    throw new RangeError(
+      `Cannot record ${operation}: ${heads} heads cannot share ${kvHeads} key/value heads`,
+    );
+  }
+  const kvEnd = Math.max(kOffset, vOffset) + kvHeads * headDim;
+  if (qStride < heads * headDim || kvStride < kvEnd) {
+    throw new TypeError(
+      `Cannot record ${operation}: q has ${qStride} columns and kv ${kvStride}, ` +
+        `expected at least ${heads * headDim} and ${kvEnd}`,
+    );
+  }
+  return {
+    HEADS: heads,
+    GROUP_HEADS: heads / kvHeads,
+    WIDTH: headDim / 4,
+    Q_STRIDE: qStride / 4,
+    KV_STRIDE: kvStride / 4,
+    K_OFFSET: kOffset / 4,
+    V_OFFSET: vOffset / 4,
+    SCALE: 1 / Math.sqrt(headDim),
+  };
+}
