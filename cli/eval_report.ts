@@ -2,6 +2,7 @@
 import { bitsPerByte, type Estimate, type EvaluationReport } from "../model/evaluation_report.ts";
 import type { RouterHealth } from "../model/router_health.ts";
 import type { Routing } from "../model/selection.ts";
+import { table } from "./table.ts";
 
 /** One routing's figures. */
 export interface RoutingResult {
@@ -91,7 +92,7 @@ export function evalTable(result: EvalResult): string {
   const text =
     `${tokens.toLocaleString("en")} tokens predicted, ${bytesPerToken.toFixed(2)} bytes per token; ` +
     `windows of up to ${sequenceLength}: ${windows.length.toLocaleString("en")}`;
-  return lines([["text", text]]) + aligned(rows) + lines(remarks(result));
+  return lines([["text", text]]) + table(rows, { firstWidth: NAME_WIDTH - 2 }) + lines(remarks(result));
 }
 
 /** What is true of the routings together. */
@@ -132,13 +133,4 @@ const NAME_WIDTH = 20;
 
 function lines(rows: readonly (readonly [string, string])[]): string {
   return rows.map(([name, value]) => `${name.padEnd(NAME_WIDTH)}${value}\n`).join("");
-}
-
-/** Columns as wide as their widest cell. */
-function aligned(rows: readonly (readonly string[])[]): string {
-  const widths = rows[0]!.map((_, i) => Math.max(...rows.map((row) => row[i]!.length)) + 3);
-  return rows.map(([name, ...cells]) => {
-    const padded = cells.map((cell, i) => cell.padEnd(widths[i + 1]!)).join("").trimEnd();
-    return `${name!.padEnd(NAME_WIDTH)}${padded}\n`;
-  }).join("");
 }

@@ -2,6 +2,7 @@
 import type { AdapterInfo } from "../gpu/adapter.ts";
 import type { ReadbackMode } from "../gpu/readback.ts";
 import { type InferenceProfile, type KernelTime, type Profile, totalMilliseconds } from "../model/profile.ts";
+import { table } from "./table.ts";
 
 export interface ProfileReport {
   readonly adapter: AdapterInfo;
@@ -108,15 +109,7 @@ function section(name: string, what: string, profile: Profile): string {
     ["kernel", "calls", "ms", "share"],
     ...kernels.map((kernel) => row(kernel.label, kernel)),
     row(`sum, ${percent(sum / wall)} of the wall time`, { calls, milliseconds: sum, share: 1 }),
-  ]);
-}
-
-/** Columns side by side: the first to the left, the others to the right of their width. */
-function table(rows: readonly (readonly string[])[]): string {
-  const widths = rows[0]!.map((_, column) => Math.max(...rows.map((row) => row[column]!.length)));
-  const line = (row: readonly string[]): string =>
-    row.map((cell, i) => i === 0 ? cell.padEnd(widths[i]!) : cell.padStart(widths[i]!)).join("  ");
-  return rows.map((row) => `  ${line(row)}\n`).join("");
+  ], { indent: 2 });
 }
 
 function tokensPerSecond({ tokens, wallMilliseconds }: Profile): number {
