@@ -11,7 +11,14 @@ const layers = ["main", "cli", "model", "gpu"];
 const packages: Record<string, readonly string[]> = {
   main: ["@cliffy/command", "@std/path"],
   cli: ["@cliffy/command", "@std/cli", "@std/path", "asciichart", "zod"],
-  model: ["@std/path", "zod"],
+  model: [
+    "@huggingface/gguf",
+    "@huggingface/hub",
+    "@huggingface/jinja",
+    "@huggingface/tokenizers",
+    "@std/path",
+    "zod",
+  ],
   gpu: [],
 };
 
