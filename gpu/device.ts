@@ -24,7 +24,7 @@ const WANTED_LIMITS = [
   "maxComputeWorkgroupsPerDimension",
 ] as const;
 
-/** Largest single upload. */
+/** Bytes that are uploaded before they are sent on their way. */
 const STAGING_BYTES = 64 * 1024 * 1024;
 
 /** A device and what belongs to it: cached pipelines, the account of its memory, the errors not yet thrown. */
@@ -38,6 +38,8 @@ export class GpuDevice implements Allocator {
   #failure: GpuError | null = null;
   #pending: Promise<void>[] = [];
   #closed = false;
+  /** Bytes uploaded since the last submit made for them. */
+  #staged = 0;
 
   constructor(handle: GPUDevice, info: AdapterInfo, features: ReadonlySet<Feature>) {
     this.handle = handle;
@@ -112,14 +114,18 @@ export class GpuDevice implements Allocator {
   }
 
   writeBuffer(buffer: GPUBuffer, offset: number, data: BufferSource): void {
-    // Wgpu stages a whole write before it lands: in pieces with a submit between, staging stays small.
+    // Wgpu stages writes until something is submitted: with a submit now and then, staging stays small.
     const bytes = ArrayBuffer.isView(data)
       ? new Uint8Array(data.buffer as ArrayBuffer, data.byteOffset, data.byteLength)
       : new Uint8Array(data);
     const { queue } = this.handle;
     for (let start = 0; start < bytes.length; start += STAGING_BYTES) {
-      queue.writeBuffer(buffer, offset + start, bytes.subarray(start, start + STAGING_BYTES));
-      if (start + STAGING_BYTES < bytes.length) queue.submit([]);
+      const piece = bytes.subarray(start, start + STAGING_BYTES);
+      queue.writeBuffer(buffer, offset + start, piece);
+      this.#staged += piece.length;
+      if (this.#staged < STAGING_BYTES) continue;
+      queue.submit([]);
+      this.#staged = 0;
     }
   }
 

@@ -29,6 +29,11 @@ export class MemoryLedger {
     return this.#peak;
   }
 
+  /** Bytes that are left of the budget. */
+  get available(): number {
+    return this.#budget - this.#live;
+  }
+
   /** Most bytes that `add` lets through; infinite until set. */
   set budget(bytes: number) {
     this.#budget = bytes;

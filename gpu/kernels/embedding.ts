@@ -1,30 +1,38 @@
 import embeddingCode from "./embedding.wgsl" with { type: "text" };
+import packedWeightsCode from "./packed_weights.wgsl" with { type: "text" };
 import type { Commands } from "../commands.ts";
 import { defineKernel } from "../kernel.ts";
+import { type Matrix, matrixTensor, rowWindows } from "../packed_matrix.ts";
 import { rowGrid, type Rows } from "../rows.ts";
 import { checkShape, type Tensor } from "../tensor.ts";
 import { MAX_LOOP_TURNS } from "./row_lanes.ts";
+import { formatConstant, rowLayout } from "./weight_format.ts";
 
-const EMBEDDING = defineKernel("embedding.wgsl", embeddingCode);
+const EMBEDDING = defineKernel("embedding.wgsl", embeddingCode, { "packed_weights.wgsl": packedWeightsCode });
 
 /** Constants GROUP and CHUNK of the file. */
 const GROUP = 64;
 const CHUNK = 64;
 
-/** Records out[t] = weight[ids[t]]. ids (rows) u32, weight (V, C) f32, out (rows, C) f32. */
+/** Records out[t] = weight[ids[t]]. ids (rows) u32, weight (V, C) in any format, out (rows, C) f32. */
 export function embedding(
   commands: Commands,
-  { ids, weight, out }: { ids: Tensor; weight: Tensor; out: Tensor },
+  { ids, weight, out }: { ids: Tensor; weight: Matrix; out: Tensor },
   { rows }: { rows: Rows },
 ): void {
   const dim = weight.shape.at(-1)!;
   checkShape("embedding", { ids: [ids, [rows.maximum]], out: [out, [rows.maximum, dim]] });
-  commands.dispatch(EMBEDDING, {
-    entryPoint: "forward",
-    tensors: { rows: rows.count, ids, weight, out },
-    constants: { DIM: dim },
-    grid: rowGrid(rows, { unitsPerRow: dim / 4, unitsPerGroup: GROUP }),
-  });
+  const { words, scaleWords } = rowLayout(weight);
+  for (const { matrix, start, count } of rowWindows(commands.device, weight)) {
+    const table = matrixTensor(matrix);
+    commands.dispatch(EMBEDDING, {
+      entryPoint: "forward",
+      tensors: { rows: rows.count, ids, weight: table, weight_words: table, out },
+      settings: { first: start, count, row_words: words, scale_words: scaleWords },
+      constants: { DIM: dim, ...formatConstant(weight) },
+      grid: rowGrid(rows, { unitsPerRow: dim / 4, unitsPerGroup: GROUP }),
+    });
+  }
 }
 
 /** Rows of a batch in the order of their tokens: what `embeddingBackward` needs besides the ids. */
@@ -82,14 +90,17 @@ export function embeddingBackward(
         "lower --batch-size or --sequence-length",
     );
   }
-  const constants = { DIM: dim };
+  const constants = { DIM: dim, ...formatConstant(gradWeight) };
   const grid = rowGrid(rows, { unitsPerRow: dim / 4, unitsPerGroup: GROUP });
   const tensors = { rows: rows.count, order, starts, grad_out: gradOut };
   commands.dispatch(EMBEDDING, { entryPoint: "backward_chunks", tensors, constants, grid });
-  commands.dispatch(EMBEDDING, {
-    entryPoint: "backward_weight",
-    tensors: { ...tensors, ids, grad_weight: gradWeight },
-    constants,
-    grid,
-  });
+  for (const { matrix, start, count } of rowWindows(commands.device, gradWeight)) {
+    commands.dispatch(EMBEDDING, {
+      entryPoint: "backward_weight",
+      tensors: { ...tensors, ids, grad_weight: matrix },
+      settings: { first: start, count, row_words: dim, scale_words: 0 },
+      constants,
+      grid,
+    });
+  }
 }

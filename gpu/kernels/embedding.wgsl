@@ -1,11 +1,19 @@
 // out[t] = weight[ids[t]]
 // grad_weight[v] += sum of grad_out[t] over the rows t with ids[t] = v, always in the same order.
-// ids (rows) u32; weight, grad_weight (V, DIM); out, grad_out (rows, DIM).
+// ids (rows) u32; weight (V, DIM) in any FORMAT; grad_weight (V, DIM); out, grad_out (rows, DIM).
+// Of a large weight, or its gradient, the `count` ids from `first` on are bound: other rows are left to other dispatches.
 // order (rows): row numbers sorted by id; starts (rows): where the run of equal ids that holds this place begins.
 // One vec4 of a row per invocation. A run is cut into chunks of CHUNK places: backward_chunks leaves the sum of each
 // chunk in the grad_out row of its first place, backward_weight adds the chunks. No loop grows with a common id.
 
 override DIM: u32;
+struct Settings {
+  first: u32,
+  count: u32,
+  row_words: u32, // of the weight
+  scale_words: u32,
+}
+
 const GROUP = 64u;
 const CHUNK = 64u;
 
@@ -17,6 +25,19 @@ const CHUNK = 64u;
 @group(0) @binding(5) var<storage, read> starts: array<u32>;
 @group(0) @binding(6) var<storage, read_write> grad_out: array<vec4<f32>>;
 @group(0) @binding(7) var<storage, read_write> grad_weight: array<vec4<f32>>;
+@group(0) @binding(8) var<storage, read> weight_words: array<u32>; // the same tensor as weight
+@group(0) @binding(9) var<uniform> settings: Settings;
+
+fn weight_word(i: u32) -> u32 {
+  return weight_words[i];
+}
+
+fn weight_quad(id: u32, q: u32) -> vec4<f32> {
+  if (FORMAT != F32) {
+    return packed_quad(id * settings.row_words, settings.scale_words, q);
+  }
+  return weight[id * (DIM / 4u) + q];
+}
 
 @compute @workgroup_size(GROUP)
 fn forward(
@@ -27,8 +48,12 @@ fn forward(
   let width = DIM / 4u;
   let i = (group.x + group.y * groups.x) * GROUP + local.x;
   let row = i / width;
-  if (row < rows[0]) {
-    out[i] = weight[ids[row] * width + i % width];
+  if (row >= rows[0]) {
+    return;
+  }
+  let id = ids[row] - settings.first; // wraps round to a large number for an id before the window
+  if (id < settings.count) {
+    out[i] = weight_quad(id, i % width);
   }
 }
 
@@ -73,9 +98,13 @@ fn backward_weight(
   if (starts[place] != place) {
     return; // not the first of its id
   }
+  let id = ids[order[place]] - settings.first;
+  if (id >= settings.count) {
+    return;
+  }
   var sum = vec4<f32>();
   for (var p = place; p < rows[0] && starts[p] == place; p += CHUNK) {
     sum += grad_out[order[p] * width + c];
   }
-  grad_weight[ids[order[place]] * width + c] += sum;
+  grad_weight[id * width + c] += sum;
 }

@@ -1,42 +1,70 @@
-/** The linear layer y = x W^T as three matrix products; every layout is read as it lies in memory. */
+/**
+ * The linear layer y = x W^T as three matrix products; every layout is read as it lies in memory. A weight that is too
+ * large to be bound is taken in runs of rows, each of which makes, or reads, some columns of y.
+ */
 import type { Commands } from "../commands.ts";
+import { type Matrix, rowWindows } from "../packed_matrix.ts";
 import type { Rows } from "../rows.ts";
-import { checkShape, type Tensor } from "../tensor.ts";
+import { checkShape, elementCount, type Tensor, viewTensor } from "../tensor.ts";
 import { add } from "./add.ts";
 import { matmul } from "./matmul.ts";
 import { rmsNorm } from "./rms_norm.ts";
 import { swiglu } from "./swiglu.ts";
-import { matmulVector, MAX_VECTOR_ROWS } from "./matmul_vector.ts";
+import { matmulVector, MAX_VECTOR_ROWS, type VectorInput } from "./matmul_vector.ts";
 
-/** Records out = x W^T. x (rows, K); weight (N, K); out (rows, N). All f32. */
+/** A (rows, N) tensor from a column on; rows keep their distance. */
+function columnsFrom(tensor: Tensor, start: number): Tensor {
+  return start === 0 ? tensor : viewTensor(tensor, { start, shape: [elementCount(tensor.shape) - start] });
+}
+
+/** Records out = v W^T (+ residual) for few rows, see `matmulVector`. */
+function vectorProduct(
+  commands: Commands,
+  { x, weight, residual, out }: { x: Tensor; weight: Matrix; residual: Tensor | null; out: Tensor },
+  { rows, input = { kind: "plain" } }: { rows: Rows; input?: VectorInput },
+): void {
+  for (const { matrix, start } of rowWindows(commands.device, weight)) {
+    matmulVector(commands, {
+      x,
+      weight: matrix,
+      residual: residual && columnsFrom(residual, start),
+      out: columnsFrom(out, start),
+    }, { rows, input, outStride: weight.shape[0]! });
+  }
+}
+
+/** Records out = x W^T. x (rows, K) f32; weight (N, K) in any format; out (rows, N) f32. */
 export function linear(
   commands: Commands,
-  { x, weight, out }: { x: Tensor; weight: Tensor; out: Tensor },
+  { x, weight, out }: { x: Tensor; weight: Matrix; out: Tensor },
   { rows }: { rows: Rows },
 ): void {
   const [columns, depth] = weight.shape as [number, number];
   checkShape("linear", { x: [x, [rows.maximum, depth]], out: [out, [rows.maximum, columns]] });
   if (rows.maximum <= MAX_VECTOR_ROWS) {
-    matmulVector(commands, { x, weight, residual: null, out }, { rows });
+    vectorProduct(commands, { x, weight, residual: null, out }, { rows });
     return;
   }
-  matmul(commands, { a: x, b: weight, out }, {
-    rows: rows.maximum,
-    columns,
-    depth,
-    counted: { dimension: "rows", rows },
-  });
+  for (const { matrix, start, count } of rowWindows(commands.device, weight)) {
+    matmul(commands, { a: x, b: matrix, out: columnsFrom(out, start) }, {
+      rows: rows.maximum,
+      columns: count,
+      depth,
+      outStride: columns,
+      counted: { dimension: "rows", rows },
+    });
+  }
 }
 
 /**
- * Records out = residual + x W^T; few rows take one dispatch. x (rows, K); weight (N, K); residual, out and scratch
- * (rows, N), three different tensors; scratch holds the product of many rows. All f32.
+ * Records out = residual + x W^T; few rows take one dispatch. x (rows, K); weight (N, K) in any format; residual,
+ * out and scratch (rows, N), three different tensors; scratch holds the product of many rows. The others are f32.
  */
 export function linearAdd(
   commands: Commands,
   { x, weight, residual, out, scratch }: {
     x: Tensor;
-    weight: Tensor;
+    weight: Matrix;
     residual: Tensor;
     out: Tensor;
     scratch: Tensor;
@@ -52,7 +80,7 @@ export function linearAdd(
     scratch: [scratch, shape],
   });
   if (rows.maximum <= MAX_VECTOR_ROWS) {
-    matmulVector(commands, { x, weight, residual, out }, { rows });
+    vectorProduct(commands, { x, weight, residual, out }, { rows });
     return;
   }
   linear(commands, { x, weight, out: scratch }, { rows });
@@ -60,16 +88,16 @@ export function linearAdd(
 }
 
 /**
- * Records out = RMSNorm(x) W^T; few rows take one dispatch where nothing is kept. x (rows, K); norm (K); weight (N, K);
- * out (rows, N); normed (rows, K) and rrms (rows), as `rmsNorm` leaves them, are written for many rows or with
- * `keeps`. All f32.
+ * Records out = RMSNorm(x) W^T; few rows take one dispatch where nothing is kept. x (rows, K); norm (K); weight (N, K) in
+ * any format; out (rows, N); normed (rows, K) and rrms (rows), as `rmsNorm` leaves them, are written for many rows or
+ * with `keeps`. The others are f32.
  */
 export function normLinear(
   commands: Commands,
   { x, norm, weight, out, normed, rrms }: {
     x: Tensor;
     norm: Tensor;
-    weight: Tensor;
+    weight: Matrix;
     out: Tensor;
     normed: Tensor;
     rrms: Tensor;
@@ -77,10 +105,8 @@ export function normLinear(
   { rows, eps, keeps }: { rows: Rows; eps: number; keeps: boolean },
 ): void {
   if (!keeps && rows.maximum <= MAX_VECTOR_ROWS) {
-    matmulVector(commands, { x, weight, residual: null, out }, {
-      rows,
-      input: { kind: "normed", norm, eps },
-    });
+    const input = { kind: "normed", norm, eps } as const;
+    vectorProduct(commands, { x, weight, residual: null, out }, { rows, input });
     return;
   }
   rmsNorm(commands, { x, weight: norm, out: normed, rrms }, { rows, eps });
@@ -89,14 +115,14 @@ export function normLinear(
 
 /**
  * Records out = residual + SwiGLU(gateUp) W^T; few rows take one dispatch where nothing is kept. gateUp (rows, 2 K);
- * weight (N, K); residual, out and scratch (rows, N), three different tensors; activated (rows, K), as `swiglu` leaves
- * it, is written for many rows or with `keeps`. All f32.
+ * weight (N, K) in any format; residual, out and scratch (rows, N), three different tensors; activated (rows, K), as
+ * `swiglu` leaves it, is written for many rows or with `keeps`. The others are f32.
  */
 export function swigluLinearAdd(
   commands: Commands,
   { gateUp, weight, residual, out, activated, scratch }: {
     gateUp: Tensor;
-    weight: Tensor;
+    weight: Matrix;
     residual: Tensor;
     out: Tensor;
     activated: Tensor;
@@ -105,17 +131,21 @@ export function swigluLinearAdd(
   { rows, keeps }: { rows: Rows; keeps: boolean },
 ): void {
   if (!keeps && rows.maximum <= MAX_VECTOR_ROWS) {
-    matmulVector(commands, { x: gateUp, weight, residual, out }, { rows, input: { kind: "swiglu" } });
+    vectorProduct(commands, { x: gateUp, weight, residual, out }, { rows, input: { kind: "swiglu" } });
     return;
   }
   swiglu(commands, { gateUp, out: activated }, { rows });
   linearAdd(commands, { x: activated, weight, residual, out, scratch }, { rows });
 }
 
-/** Records gradX = gradOut W. gradOut (rows, N); weight (N, K); gradX (rows, K). All f32. */
+/**
+ * Records gradX = gradOut W. gradOut (rows, N); weight (N, K); gradX (rows, K). All f32.
+ *
+ * @throws TypeError for a packed weight.
+ */
 export function linearBackwardInput(
   commands: Commands,
-  { gradOut, weight, gradX }: { gradOut: Tensor; weight: Tensor; gradX: Tensor },
+  { gradOut, weight, gradX }: { gradOut: Tensor; weight: Matrix; gradX: Tensor },
   { rows }: { rows: Rows },
 ): void {
   const [depth, columns] = weight.shape as [number, number];
@@ -124,13 +154,17 @@ export function linearBackwardInput(
     gradX: [gradX, [rows.maximum, columns]],
   } as const;
   checkShape("linearBackwardInput", shapes);
-  matmul(commands, { a: gradOut, b: weight, out: gradX }, {
-    rows: rows.maximum,
-    columns,
-    depth,
-    bDepthFirst: true,
-    counted: { dimension: "rows", rows },
-  });
+  for (const { matrix, start, count } of rowWindows(commands.device, weight)) {
+    matmul(commands, { a: columnsFrom(gradOut, start), b: matrix, out: gradX }, {
+      rows: rows.maximum,
+      columns,
+      depth: count,
+      aStride: depth,
+      bDepthFirst: true,
+      accumulate: start > 0,
+      counted: { dimension: "rows", rows },
+    });
+  }
 }
 
 /** Records gradWeight += gradOut^T x. gradOut (rows, N); x (rows, K); gradWeight (N, K). All f32. */
@@ -142,13 +176,16 @@ export function linearBackwardWeight(
   const [outputs, inputs] = gradWeight.shape as [number, number];
   const shapes = { gradOut: [gradOut, [rows.maximum, outputs]], x: [x, [rows.maximum, inputs]] } as const;
   checkShape("linearBackwardWeight", shapes);
-  matmul(commands, { a: gradOut, b: x, out: gradWeight }, {
-    rows: outputs,
-    columns: inputs,
-    depth: rows.maximum,
-    aDepthFirst: true,
-    bDepthFirst: true,
-    accumulate: true,
-    counted: { dimension: "depth", rows },
-  });
+  for (const { matrix, start, count } of rowWindows(commands.device, gradWeight)) {
+    matmul(commands, { a: columnsFrom(gradOut, start), b: x, out: matrix }, {
+      rows: count,
+      columns: inputs,
+      depth: rows.maximum,
+      aStride: outputs,
+      aDepthFirst: true,
+      bDepthFirst: true,
+      accumulate: true,
+      counted: { dimension: "depth", rows },
+    });
+  }
 }

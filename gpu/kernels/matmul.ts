@@ -1,11 +1,14 @@
 import matmulSubgroupCode from "./matmul_subgroup.wgsl" with { type: "text" };
 import matmulTiledCode from "./matmul_tiled.wgsl" with { type: "text" };
+import packedWeightsCode from "./packed_weights.wgsl" with { type: "text" };
 import type { Commands } from "../commands.ts";
 import type { GpuDevice } from "../device.ts";
 import { defineKernel, type Kernel } from "../kernel.ts";
+import { isPacked, type Matrix, matrixTensor } from "../packed_matrix.ts";
 import { rowGrid, type Rows } from "../rows.ts";
 import type { Tensor } from "../tensor.ts";
 import { hasSubgroupsOfEight, MAX_LOOP_TURNS } from "./row_lanes.ts";
+import { formatConstant, rowLayout } from "./weight_format.ts";
 
 /** One way to multiply, and the shape of what a workgroup makes. */
 export interface MatmulVariant {
@@ -16,9 +19,11 @@ export interface MatmulVariant {
   readonly depthsPerTurn: number;
 }
 
+const parts = { "packed_weights.wgsl": packedWeightsCode };
+
 /** Operands passed round by subgroup shuffles: 60 GFLOP/s on two cores of lavapipe, where tiles reach 5. */
 const SUBGROUP: MatmulVariant = {
-  kernel: defineKernel("matmul_subgroup.wgsl", matmulSubgroupCode),
+  kernel: defineKernel("matmul_subgroup.wgsl", matmulSubgroupCode, parts),
   tileRows: 64,
   tileColumns: 32,
   depthsPerTurn: 4,
@@ -26,7 +31,7 @@ const SUBGROUP: MatmulVariant = {
 
 /** Operands staged in workgroup memory: for hardware, and right everywhere. */
 const TILED: MatmulVariant = {
-  kernel: defineKernel("matmul_tiled.wgsl", matmulTiledCode),
+  kernel: defineKernel("matmul_tiled.wgsl", matmulTiledCode, parts),
   tileRows: 64,
   tileColumns: 64,
   depthsPerTurn: 16 / (1 + 5 + 17),
@@ -45,6 +50,9 @@ export interface MatmulSettings {
   readonly bDepthFirst?: boolean;
   /** Add to out instead of overwriting it. */
   readonly accumulate?: boolean;
+  /** Columns of a row of out, and of a depth-first A, where those at hand are part of wider ones. */
+  readonly outStride?: number;
+  readonly aStride?: number;
   /** How many rows, or depths, really count: at most the size given. */
   readonly counted: { readonly dimension: "rows" | "depth"; readonly rows: Rows };
   /** Chosen by the adapter unless given. */
@@ -57,17 +65,18 @@ export function matmulVariant(device: GpuDevice): MatmulVariant {
 }
 
 /**
- * Records out (+)= A B in f32. Contiguous dimensions are multiples of 4; rows and a depth that is no operand's
+ * Records out (+)= A B in f32; B (columns, depth) may be packed weights. Contiguous dimensions are multiples of 4; rows and a depth that is no operand's
  * contiguous dimension may be any number.
  *
  * @throws TypeError for contiguous dimensions that are not multiples of 4.
  */
 export function matmul(
   commands: Commands,
-  { a, b, out }: { a: Tensor; b: Tensor; out: Tensor },
-  { rows, columns, depth, aDepthFirst = false, bDepthFirst = false, accumulate = false, counted, variant }:
-    MatmulSettings,
+  { a, b, out }: { a: Tensor; b: Matrix; out: Tensor },
+  settings: MatmulSettings,
 ): void {
+  const { rows, columns, depth, aDepthFirst = false, bDepthFirst = false, accumulate = false } = settings;
+  const { outStride = columns, aStride = aDepthFirst ? rows : depth, counted, variant } = settings;
   const { kernel, tileRows, tileColumns, depthsPerTurn } = variant ?? matmulVariant(commands.device);
   const contiguous = [columns, aDepthFirst ? rows : depth, bDepthFirst ? columns : depth];
   if (contiguous.some((size) => size % 4 !== 0)) {
@@ -75,6 +84,11 @@ export function matmul(
       `Cannot record matmul: (${rows}, ${depth}) x (${depth}, ${columns}) is not in multiples of 4`,
     );
   }
+  if (isPacked(b) && bDepthFirst) {
+    throw new TypeError(`Cannot record matmul: ${b.words.label} is packed along the depth, not the columns`);
+  }
+  const bTensor = matrixTensor(b);
+  const row = rowLayout(b);
   const countsDepth = counted.dimension === "depth";
   const z = Math.ceil(columns / tileColumns);
   // Lavapipe ends an invocation after 65,535 loop turns, so a long sum takes several dispatches.
@@ -82,22 +96,24 @@ export function matmul(
   for (let start = 0; start === 0 || start < depth; start += window) {
     commands.dispatch(kernel, {
       entryPoint: "matmul",
-      tensors: { a, b, out, row_count: counted.rows.count },
+      tensors: { a, b: bTensor, b_words: bTensor, out, row_count: counted.rows.count },
       settings: {
         rows,
         columns,
         depth,
-        a_stride: aDepthFirst ? rows : depth,
-        b_stride: bDepthFirst ? columns : depth,
-        out_stride: columns,
+        a_stride: aStride,
+        b_stride: isPacked(b) ? row.words : bDepthFirst ? columns : depth,
+        out_stride: outStride,
         depth_start: start,
         depth_end: Math.min(depth, start + window),
+        scale_words: row.scaleWords,
       },
       constants: {
         A_DEPTH_FIRST: Number(aDepthFirst),
         B_DEPTH_FIRST: Number(bDepthFirst),
         ACCUMULATE: Number(accumulate || start > 0),
         COUNTED_DEPTH: Number(countsDepth),
+        ...formatConstant(b),
       },
       grid: countsDepth
         ? [Math.ceil(rows / tileRows), 1, z]

@@ -2,6 +2,7 @@
 // A is stored (rows, depth), or (depth, rows) with A_DEPTH_FIRST; B is stored (columns, depth), or (depth, columns) with
 // B_DEPTH_FIRST; out is (rows, columns). Strides count floats. Strides and columns are multiples of 4, and so are depth if
 // an operand has it contiguous and rows if A has it contiguous; otherwise rows and depth may be any number.
+// B (columns, depth) may be packed weights: b_stride then counts words, and depth is a multiple of 32.
 // A workgroup of 8 lanes makes 64 rows x 32 columns; a lane owns 4 columns of all 64 rows.
 // One turn adds 4 depths: a lane reads its own 4 columns of B and an eighth of A, then every row of A is passed round.
 // Measured: a storage read of a vec4 costs some 80 cycles whatever the lanes' addresses (it loops over the lanes), a
@@ -12,6 +13,7 @@ struct Settings {
   rows: u32, columns: u32, depth: u32, // the limit that COUNTED names is also bounded by row_count[0]
   a_stride: u32, b_stride: u32, out_stride: u32,
   depth_start: u32, depth_end: u32, // the window of this dispatch
+  scale_words: u32, // of a row of packed weights
 }
 
 @group(0) @binding(0) var<uniform> settings: Settings;
@@ -19,6 +21,7 @@ struct Settings {
 @group(0) @binding(2) var<storage, read> b: array<vec4<f32>>;
 @group(0) @binding(3) var<storage, read_write> out: array<vec4<f32>>;
 @group(0) @binding(4) var<storage, read> row_count: array<u32>;
+@group(0) @binding(5) var<storage, read> b_words: array<u32>; // the same tensor as b
 
 override A_DEPTH_FIRST: bool = false;
 override B_DEPTH_FIRST: bool = false;
@@ -50,12 +53,24 @@ fn read_a(row: u32, k: u32, end: u32) -> mat4x4<f32> { // [i] = depths k .. k + 
   return mat4x4<f32>(a[i], a[i + stride], a[i + 2u * stride], a[i + 3u * stride]);
 }
 
+fn weight_word(i: u32) -> u32 {
+  return b_words[i];
+}
+
+fn read_packed(column: u32, k: u32) -> vec4<f32> {
+  return packed_quad(column * settings.b_stride, settings.scale_words, k / 4u);
+}
+
 fn read_b(column: u32, k: u32, end: u32) -> mat4x4<f32> { // [i] = columns column .. column + 3 of depth k + i
   let stride = settings.b_stride / 4u;
   if (B_DEPTH_FIRST) {
     let i = k * stride + column / 4u;
     return mat4x4<f32>(within(b[i], k, end), within(b[i + stride], k + 1u, end),
       within(b[i + 2u * stride], k + 2u, end), within(b[i + 3u * stride], k + 3u, end));
+  }
+  if (FORMAT != F32) {
+    return transpose(mat4x4<f32>(read_packed(column, k), read_packed(column + 1u, k), read_packed(column + 2u, k),
+      read_packed(column + 3u, k)));
   }
   let i = column * stride + k / 4u;
   return transpose(mat4x4<f32>(b[i], b[i + stride], b[i + 2u * stride], b[i + 3u * stride]));

@@ -1,6 +1,7 @@
 // out[m, n] (+)= sum over k of A[m, k] * B[k, n] in f32, for any adapter; made for hardware.
 // A is stored (rows, depth), or (depth, rows) with A_DEPTH_FIRST; B is stored (columns, depth), or (depth, columns) with
 // B_DEPTH_FIRST; out is (rows, columns). Strides count floats; all sizes may be any number.
+// B (columns, depth) may be packed weights: b_stride then counts words, and depth is a multiple of 32.
 // A workgroup of 16 x 16 invocations makes a tile of 64 rows x 64 columns; an invocation owns 4 rows x 4 columns.
 // One turn stages 16 depths of both operands in workgroup memory (8 KiB): each invocation reads 4 floats of each operand,
 // with neighbouring invocations along the operand's contiguous direction, and stores them depth first, so that the product
@@ -11,6 +12,7 @@ struct Settings {
   rows: u32, columns: u32, depth: u32, // the limit that COUNTED names is also bounded by row_count[0]
   a_stride: u32, b_stride: u32, out_stride: u32,
   depth_start: u32, depth_end: u32, // the window of this dispatch
+  scale_words: u32, // of a row of packed weights
 }
 
 @group(0) @binding(0) var<uniform> settings: Settings;
@@ -18,6 +20,7 @@ struct Settings {
 @group(0) @binding(2) var<storage, read> b: array<f32>;
 @group(0) @binding(3) var<storage, read_write> out: array<f32>;
 @group(0) @binding(4) var<storage, read> row_count: array<u32>;
+@group(0) @binding(5) var<storage, read> b_words: array<u32>; // the same tensor as b
 
 override A_DEPTH_FIRST: bool = false;
 override B_DEPTH_FIRST: bool = false;
@@ -61,6 +64,21 @@ fn read_b(k: u32, column: u32) -> f32 {
   return b[column * settings.b_stride + k];
 }
 
+fn weight_word(i: u32) -> u32 {
+  return b_words[i];
+}
+
+// Packed weights go to the tile a quad at a time, so that a word is unpacked once.
+fn stage_packed(start: u32, first_column: u32, index: u32) {
+  let k = index % 4u;
+  let n = index / 4u;
+  let column = min(first_column + n, settings.columns - 1u); // past the edge: of a sum that is never written
+  let quad = packed_quad(column * settings.b_stride, settings.scale_words, start / 4u + k);
+  for (var i = 0u; i < 4u; i++) {
+    tile_b[4u * k + i][n / 4u][n % 4u] = quad[i];
+  }
+}
+
 @compute @workgroup_size(16, 16)
 fn matmul(
   @builtin(workgroup_id) group: vec3<u32>,
@@ -76,8 +94,13 @@ fn matmul(
     for (var step = 0u; step < 4u; step++) {
       let p = element(index, step, A_DEPTH_FIRST);
       tile_a[p.x][p.y / 4u][p.y % 4u] = read_a(start + p.x, first_row + p.y);
-      let q = element(index, step, B_DEPTH_FIRST);
-      tile_b[q.x][q.y / 4u][q.y % 4u] = read_b(start + q.x, first_column + q.y);
+      if (FORMAT == F32) {
+        let q = element(index, step, B_DEPTH_FIRST);
+        tile_b[q.x][q.y / 4u][q.y % 4u] = read_b(start + q.x, first_column + q.y);
+      }
+    }
+    if (FORMAT != F32) {
+      stage_packed(start, first_column, index);
     }
     workgroupBarrier();
     for (var k = 0u; k < 16u; k++) {

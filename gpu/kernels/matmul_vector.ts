@@ -1,11 +1,14 @@
 import matmulVectorCode from "./matmul_vector.wgsl" with { type: "text" };
 import matmulVectorSubgroupCode from "./matmul_vector_subgroup.wgsl" with { type: "text" };
 import matmulVectorTileCode from "./matmul_vector_tile.wgsl" with { type: "text" };
+import packedWeightsCode from "./packed_weights.wgsl" with { type: "text" };
 import type { Commands } from "../commands.ts";
 import { defineKernel, type Kernel } from "../kernel.ts";
+import { type Matrix, matrixTensor } from "../packed_matrix.ts";
 import { rowGrid, type Rows } from "../rows.ts";
 import { checkShape, type Tensor } from "../tensor.ts";
 import { hasSubgroupsOfEight, MAX_LOOP_TURNS } from "./row_lanes.ts";
+import { formatConstant, formatOf, rowLayout, type WeightFormat } from "./weight_format.ts";
 
 /** Rows up to which this is faster than `matmul`, whose tiles have 64 rows. */
 export const MAX_VECTOR_ROWS = 16;
@@ -17,18 +20,21 @@ interface Variant {
   readonly depthsPerTurn: number;
 }
 
-const tile = { "matmul_vector_tile.wgsl": matmulVectorTileCode };
+const parts = {
+  "matmul_vector_tile.wgsl": matmulVectorTileCode,
+  "packed_weights.wgsl": packedWeightsCode,
+};
 
 /** Lanes that own columns and pass x round: 10 GB/s of weights on two cores of lavapipe. */
 const SUBGROUP: Variant = {
-  kernel: defineKernel("matmul_vector_subgroup.wgsl", matmulVectorSubgroupCode, tile),
+  kernel: defineKernel("matmul_vector_subgroup.wgsl", matmulVectorSubgroupCode, parts),
   columns: 32,
   depthsPerTurn: 32,
 };
 
 /** Lanes that share columns: for hardware, and right everywhere. */
 const SHARED: Variant = {
-  kernel: defineKernel("matmul_vector.wgsl", matmulVectorCode, tile),
+  kernel: defineKernel("matmul_vector.wgsl", matmulVectorCode, parts),
   columns: 16,
   depthsPerTurn: 128,
 };
@@ -44,26 +50,34 @@ export type VectorInput =
 /** Values of INPUT in the file. */
 const INPUTS = { plain: 0, normed: 1, swiglu: 2 } as const;
 
+/** Values of QUADS in the file. */
+const QUADS: Readonly<Record<WeightFormat, number>> = { f32: 1, f16: 2, q8_0: 4, q4_0: 8 };
+
+/** Words of a packet in the file. */
+const PACKET_WORDS = 4;
+
 /**
  * Records out = v W^T, or residual + v W^T, for few rows: each weight is read once for up to four of them. A row's
  * result does not depend on the others, bit for bit. v is x unless `input` says otherwise.
  *
- * x (rows, K), K a multiple of 4, or (rows, 2 K) for swiglu; weight (N, K); residual, out (rows, N). All f32. residual
- * and out differ.
+ * x (rows, K), K a multiple of 4, or (rows, 2 K) for swiglu; weight (N, K) in any format; residual, out (rows, N), or N
+ * of `outStride` columns. All but the weight are f32. residual and out differ.
  *
  * @throws TypeError for a depth that is not a multiple of 4; RangeError for one beyond the loop limit.
  */
 export function matmulVector(
   commands: Commands,
-  { x, weight, residual, out }: { x: Tensor; weight: Tensor; residual: Tensor | null; out: Tensor },
-  { rows, input = { kind: "plain" } }: { rows: Rows; input?: VectorInput },
+  { x, weight, residual, out }: { x: Tensor; weight: Matrix; residual: Tensor | null; out: Tensor },
+  { rows, input = { kind: "plain" }, outStride }: { rows: Rows; input?: VectorInput; outStride?: number },
 ): void {
   const [columns, depth] = weight.shape as [number, number];
+  const stride = outStride ?? columns;
+  const written = stride === columns ? [rows.maximum, columns] : [(rows.maximum - 1) * stride + columns];
   checkShape("matmulVector", {
     x: [x, [rows.maximum, input.kind === "swiglu" ? 2 * depth : depth]],
-    ...(residual && { residual: [residual, [rows.maximum, columns]] }),
+    ...(residual && { residual: [residual, written] }),
     ...(input.kind === "normed" && { norm: [input.norm, [depth]] as const }),
-    out: [out, [rows.maximum, columns]],
+    out: [out, written],
   });
   if (depth % 4 !== 0) {
     throw new TypeError(`Cannot record matmulVector: depth ${depth} is not a multiple of 4`);
@@ -76,11 +90,26 @@ export function matmulVector(
   }
   const tileRows = rows.maximum > 2 ? 4 : Math.max(1, rows.maximum);
   const norm = input.kind === "normed" ? input.norm : x;
+  const words = matrixTensor(weight);
+  const row = rowLayout(weight);
   commands.dispatch(variant.kernel, {
     entryPoint: "product",
-    tensors: { rows: rows.count, x, weight, residual: residual ?? x, norm, out },
-    settings: { depth, columns, eps: input.kind === "normed" ? input.eps : 0 },
-    constants: { ROWS: tileRows, ADD_RESIDUAL: Number(residual !== null), INPUT: INPUTS[input.kind] },
+    tensors: { rows: rows.count, x, weight: words, weight_words: words, residual: residual ?? x, norm, out },
+    settings: {
+      depth,
+      columns,
+      eps: input.kind === "normed" ? input.eps : 0,
+      out_stride: stride,
+      row_packets: row.words / PACKET_WORDS,
+      scale_packets: row.scaleWords / PACKET_WORDS,
+    },
+    constants: {
+      ROWS: tileRows,
+      ADD_RESIDUAL: Number(residual !== null),
+      INPUT: INPUTS[input.kind],
+      QUADS: QUADS[formatOf(weight)],
+      ...formatConstant(weight),
+    },
     grid: rowGrid(rows, { unitsPerGroup: tileRows, z: Math.ceil(columns / variant.columns) }),
   });
 }

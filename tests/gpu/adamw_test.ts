@@ -1,7 +1,7 @@
 import { assertEquals, assertThrows } from "@std/assert";
 import { gpuTest, run, upload } from "../support/device.ts";
 import { assertClose } from "../support/close.ts";
-import { openNarrowDevice } from "../support/narrow_device.ts";
+import { asNarrow } from "../support/narrow_device.ts";
 import { createRandom } from "../support/random.ts";
 import * as reference from "../reference/adamw.ts";
 import { Commands } from "../../gpu/commands.ts";
@@ -67,8 +67,8 @@ gpuTest("adamw changes nothing when the norm is not finite", async (device) => {
   assertEquals([...first!, ...second!], [0, 0, 0, 0, 0, 0, 0, 0]);
 });
 
-Deno.test("adamw reaches the end of tensors that are longer than a binding", async () => {
-  using device = await openNarrowDevice();
+gpuTest("adamw reaches the end of tensors that are longer than a binding", async (opened) => {
+  const device = asNarrow(opened);
   const step = device.limits.maxStorageBufferBindingSize / 4;
   const count = step + 4096;
   const tensors = adamwTensors(device, { weight: new Float32Array(count), norm: [1, 1] });

@@ -1,7 +1,7 @@
 import { assert, assertEquals, assertThrows } from "@std/assert";
 import { blank, gpuTest, run, upload } from "../support/device.ts";
 import { assertClose } from "../support/close.ts";
-import { openNarrowDevice } from "../support/narrow_device.ts";
+import { asNarrow } from "../support/narrow_device.ts";
 import { createRandom } from "../support/random.ts";
 import * as reference from "../reference/sum_squares.ts";
 import { clipCoefficient } from "../reference/adamw.ts";
@@ -24,8 +24,8 @@ for (const count of [4, 1024, 16384, 16388, 100_004, 5_000_000]) {
   });
 }
 
-Deno.test("sumSquares binds what is longer than a binding in windows", async () => {
-  using device = await openNarrowDevice();
+gpuTest("sumSquares binds what is longer than a binding in windows", async (opened) => {
+  const device = asNarrow(opened);
   const step = device.limits.maxStorageBufferBindingSize / 4;
   const count = step + 1_000_000;
   const values = createTensor(device, { shape: [count], label: "values" });

@@ -1,11 +1,18 @@
-import { describeAdapter, requestAdapter } from "../../gpu/adapter.ts";
 import { GpuDevice } from "../../gpu/device.ts";
 
-/** Opens a device that binds little at once, whatever the adapter could, so that a short tensor needs two bindings. */
-export async function openNarrowDevice(): Promise<GpuDevice> {
-  const adapter = await requestAdapter();
-  const handle = await adapter.requestDevice({
-    requiredLimits: { maxStorageBufferBindingSize: 8 * 1024 * 1024 },
-  });
-  return new GpuDevice(handle, describeAdapter(adapter), new Set());
+/** Bytes that a narrow device binds at once. */
+const BINDING_BYTES = 8 * 1024 * 1024;
+
+class NarrowDevice extends GpuDevice {
+  override get limits(): GPUSupportedLimits {
+    return new Proxy(this.handle.limits, {
+      get: (limits, name) =>
+        name === "maxStorageBufferBindingSize" ? BINDING_BYTES : Reflect.get(limits, name, limits),
+    });
+  }
+}
+
+/** The same device, which refuses to bind more than 8 MiB at once, so that a short tensor needs two bindings. */
+export function asNarrow({ handle, info, features }: GpuDevice): GpuDevice {
+  return new NarrowDevice(handle, info, features);
 }
