@@ -5,6 +5,7 @@
  */
 import { Commands } from "../gpu/commands.ts";
 import type { GpuDevice } from "../gpu/device.ts";
+import type { KvDtype } from "../gpu/kernels/attention_heads.ts";
 import { nextRows } from "../gpu/kernels/decode_step.ts";
 import type { SlotSampling } from "../gpu/kernels/sample.ts";
 import { BufferScope } from "../gpu/memory.ts";
@@ -13,7 +14,7 @@ import { viewTensor, writeTensor } from "../gpu/tensor.ts";
 import { CachedPass, clearSlot } from "./cached_pass.ts";
 import { ConfigError, type ModelConfig } from "./config.ts";
 import { allocateCache, type KvCache } from "./kv_cache.ts";
-import type { ParameterViews } from "./parameter_layout.ts";
+import type { ModelWeights } from "./model_weights.ts";
 import { type DecodedToken, MAX_STEPS_PER_READ, SlotSampler } from "./slot_sampler.ts";
 import { transformerForward } from "./transformer.ts";
 import { allocateWorkspace, type Workspace } from "./workspace.ts";
@@ -40,15 +41,18 @@ export class Decoder {
   /**
    * @param slots Texts at a time.
    * @param capacity Most tokens of a text.
+   * @param kvDtype How keys and values are stored; f32 unless told. With f16 a text that needs any beyond 65504 ends in
+   * a RangeError.
    * @throws ConfigError for more tokens than the model has positions, MemoryError when it does not fit.
    */
   constructor(
     device: GpuDevice,
-    { config, weights, slots, capacity }: {
+    { config, weights, slots, capacity, kvDtype = "f32" }: {
       config: ModelConfig;
-      weights: ParameterViews;
+      weights: ModelWeights;
       slots: number;
       capacity: number;
+      kvDtype?: KvDtype;
     },
   ) {
     this.#device = device;
@@ -57,7 +61,7 @@ export class Decoder {
     this.#lengths = new Array<number>(slots).fill(0);
     const allocator = this.#scope;
     const rows = Math.min(PREFILL_ROWS, capacity);
-    this.cache = allocateCache(allocator, { config, slots, capacity });
+    this.cache = allocateCache(allocator, { config, slots, capacity, kvDtype });
     this.#sampler = new SlotSampler(device, { config, slots, promptRows: rows, allocator });
     const model = { config, weights, cache: this.cache };
     this.#prompt = new CachedPass(device, { ...model, rows, head: "one", allocator });
@@ -109,7 +113,7 @@ export class Decoder {
       this.#prompt.run({ slot, start, ids });
     }
     this.#lengths[slot] = prompt.length;
-    const [[token]] = await this.#sampler.run([slot], [this.#promptEnd]) as [[DecodedToken]];
+    const [[token]] = await this.#draw([slot], [this.#promptEnd]) as [[DecodedToken]];
     return token;
   }
 
@@ -131,7 +135,18 @@ export class Decoder {
     }
     this.#choose(slots);
     for (const slot of slots) this.#lengths[slot]! += count;
-    return await this.#sampler.run(slots, new Array<Commands>(count).fill(this.#step));
+    return await this.#draw(slots, new Array<Commands>(count).fill(this.#step));
+  }
+
+  /** Runs programs and reads what they chose; damage in what an f16 cache holds need not come from the weights. */
+  async #draw(slots: readonly number[], programs: readonly Commands[]): Promise<DecodedToken[][]> {
+    try {
+      return await this.#sampler.run(slots, programs);
+    } catch (error) {
+      if (!(error instanceof RangeError && this.cache.kvDtype === "f16")) throw error;
+      const reason = "or its keys and values go beyond 65504, the largest in f16; use --kv-dtype f32";
+      throw new RangeError(`${error.message}, ${reason}`, { cause: error });
+    }
   }
 
   /** Tells the step which slots its rows are, unless it knows. */

@@ -7,6 +7,7 @@
  * token. Paper: arXiv 2507.10524, section 2.3.
  */
 import type { Commands } from "../gpu/commands.ts";
+import { KV_PER_ELEMENT, type KvDtype } from "../gpu/kernels/attention_heads.ts";
 import { cachePlaces } from "../gpu/kernels/cache_places.ts";
 import type { Allocator } from "../gpu/memory.ts";
 import type { Packing } from "../gpu/packing.ts";
@@ -20,7 +21,9 @@ export interface KvCache {
   readonly slots: number;
   /** Most tokens of a text. */
   readonly capacity: number;
-  /** (slots * capacity, 2 G D) for each unrolled layer: keys, then values. */
+  /** How keys and values are stored; f16 takes half the bytes and holds nothing beyond 65504. */
+  readonly kvDtype: KvDtype;
+  /** (slots * capacity, 2 G D) for each unrolled layer: keys, then values. In f16, G D elements of two numbers each. */
   readonly first: readonly Tensor[];
   readonly steps: readonly (readonly Tensor[])[];
   readonly last: readonly Tensor[];
@@ -36,7 +39,12 @@ function entryWidth({ numKeyValueHeads, headDim }: ModelConfig): number {
 /** @throws ConfigError for more tokens than the model has positions. */
 export function allocateCache(
   device: Allocator,
-  { config, slots, capacity }: { config: ModelConfig; slots: number; capacity: number },
+  { config, slots, capacity, kvDtype = "f32" }: {
+    config: ModelConfig;
+    slots: number;
+    capacity: number;
+    kvDtype?: KvDtype;
+  },
 ): KvCache {
   if (capacity > config.maxPositionEmbeddings) {
     throw new ConfigError(
@@ -46,8 +54,9 @@ export function allocateCache(
   }
   const plan = layerPlan(config);
   const isShared = config.kvCache === "shared";
+  const shape = [slots * capacity, entryWidth(config) / KV_PER_ELEMENT[kvDtype]];
   const tensor = (label: string): Tensor =>
-    createTensor(device, { shape: [slots * capacity, entryWidth(config)], label });
+    createTensor(device, { shape, dtype: kvDtype === "f16" ? "u32" : "f32", label });
   const steps: Tensor[][] = [];
   for (const layers of plan.steps) {
     steps.push(isShared && steps[0] ? steps[0] : layers.map(() => tensor("block cache")));
@@ -55,6 +64,7 @@ export function allocateCache(
   return {
     slots,
     capacity,
+    kvDtype,
     first: plan.first.map(() => tensor("first cache")),
     steps,
     last: plan.last.map(() => tensor("last cache")),
@@ -127,26 +137,34 @@ export interface CacheEntries {
   readonly tokens: number;
   /** Tokens active at each recursion step; every token at every step where the model has no router. May be means. */
   readonly active: readonly number[];
+  /** f32 unless told. */
+  readonly kvDtype?: KvDtype;
 }
 
 /**
  * Bytes that a text's keys and values take: with recursion-wise caching (2 T + b * sum of active_r) entries in a
  * middle_cycle model, with sharing (2 + b) T.
  */
-export function cacheBytes(config: ModelConfig, { tokens, active }: CacheEntries): number {
+export function cacheBytes(
+  config: ModelConfig,
+  { tokens, active, kvDtype = "f32" }: CacheEntries,
+): number {
   const plan = layerPlan(config);
   const ends = (plan.first.length + plan.last.length) * tokens;
   const block = plan.steps.reduce((sum, layers, r) => {
     if (config.kvCache === "shared") return sum + (r === 0 ? layers.length * tokens : 0);
     return sum + layers.length * active[r]!;
   }, 0);
-  return (ends + block) * entryWidth(config) * ELEMENT_BYTES;
+  return (ends + block) * entryWidth(config) / KV_PER_ELEMENT[kvDtype] * ELEMENT_BYTES;
 }
 
 /**
  * Mean bytes that a token's keys and values take in a long text: `cacheBytes` of one token that runs each recursion step
  * by that step's fraction, which leaves out only that k_r is rounded down to whole tokens.
  */
-export function cacheBytesPerToken(config: ModelConfig): number {
-  return cacheBytes(config, { tokens: 1, active: stepFractions(config) });
+export function cacheBytesPerToken(
+  config: ModelConfig,
+  { kvDtype = "f32" }: { kvDtype?: KvDtype } = {},
+): number {
+  return cacheBytes(config, { tokens: 1, active: stepFractions(config), kvDtype });
 }

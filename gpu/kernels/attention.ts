@@ -8,7 +8,7 @@ import { type Constants, defineKernel, type Kernel } from "../kernel.ts";
 import type { Packing } from "../packing.ts";
 import { linearGrid, rowGrid, type Rows } from "../rows.ts";
 import { checkShape, type Tensor } from "../tensor.ts";
-import { type AttentionHeads, headConstants } from "./attention_heads.ts";
+import { type AttentionHeads, headConstants, KV_PARTS, type KvDtype, kvDtypeOf } from "./attention_heads.ts";
 import { hasSubgroupsOfEight, MAX_LOOP_TURNS } from "./row_lanes.ts";
 
 /** Rows of an invocation, keys (or queries) of a turn, and rows of the 8 invocations that share them. */
@@ -16,8 +16,11 @@ const TILE_ROWS = 4;
 const TILE_KEYS = 8;
 const BLOCK_ROWS = 32;
 
-const FORWARD = loadVariants("attention.wgsl", attentionCode);
-const BACKWARD = loadVariants("attention_backward.wgsl", attentionBackwardCode);
+const FORWARD = {
+  f32: loadVariants("attention.wgsl", { code: attentionCode, dtype: "f32" }),
+  f16: loadVariants("attention.wgsl", { code: attentionCode, dtype: "f16" }),
+};
+const BACKWARD = loadVariants("attention_backward.wgsl", { code: attentionBackwardCode, dtype: "f32" });
 
 /** The heads, and how much one dispatch does. */
 export interface AttentionSettings extends AttentionHeads {
@@ -38,8 +41,8 @@ export type KeyRows =
   /** The `count` rows of the state, `tokens` a sequence: a row sees its sequence up to its own position. */
   | { readonly kind: "state"; readonly count: number; readonly tokens: number }
   /**
-   * The `count` rows of a cache: a row sees z to w of its packing record, both included, neither of which descends from
-   * row to row; `longest` counts from the first row's z to the last row's w. Forward only.
+   * The `count` rows of a cache, f32 or f16 (see `KvDtype`): a row sees z to w of its packing record, both included,
+   * neither of which descends from row to row; `longest` counts from the first row's z to the last row's w. Forward only.
    */
   | { readonly kind: "cache"; readonly count: number };
 
@@ -53,9 +56,9 @@ const KEYS = { packed: 0, state: 1, cache: 2 } as const;
  * g * H / G to (g + 1) * H / G - 1. Nothing of size T x T is stored.
  *
  * q (rows, at least H * D), head h at column h * D; kv (key rows, ...) as `layout` says; q and kv may be one tensor.
- * out (rows, H * D); logSumExp (rows, H), kept for the backward kernels. All f32.
+ * out (rows, H * D); logSumExp (rows, H), kept for the backward kernels. All f32, a cache also f16.
  *
- * @throws TypeError for a shape that does not fit; RangeError for a size that is not a multiple of 4 or heads that do
+ * @throws TypeError for a shape or dtype that does not fit; RangeError for a size that is not a multiple of 4 or heads that do
  * not divide.
  */
 export function attention(
@@ -172,12 +175,15 @@ export function attentionBackward(
 }
 
 /** The same kernels over the two ways to load eight rows. */
-function loadVariants(file: string, code: string): { separate: Kernel; subgroups: Kernel } {
-  const tile = { "attention_tile.wgsl": attentionTileCode };
+function loadVariants(
+  file: string,
+  { code, dtype }: { code: string; dtype: KvDtype },
+): { separate: Kernel; subgroups: Kernel } {
+  const parts = { "attention_tile.wgsl": attentionTileCode, ...KV_PARTS[dtype] };
   return {
-    separate: defineKernel(file, code, { ...tile, "attention_load.wgsl": attentionLoadCode }),
+    separate: defineKernel(file, code, { ...parts, "attention_load.wgsl": attentionLoadCode }),
     subgroups: defineKernel(file, code, {
-      ...tile,
+      ...parts,
       "attention_load_subgroups.wgsl": attentionLoadSubgroupsCode,
     }),
   };
@@ -199,6 +205,10 @@ function prepare(
 } {
   const { keys = PACKED, useSubgroups = hasSubgroupsOfEight(device) } = settings;
   const shape = headConstants(operation, { q, kv, settings });
+  const dtype = kvDtypeOf(kv);
+  if (dtype !== "f32" && keys.kind !== "cache") {
+    throw new TypeError(`Cannot record ${operation}: kv is ${dtype}, expected f32 where it is no cache`);
+  }
   const keyRows = keys.kind === "packed" ? rows.maximum : keys.count;
   checkShape(operation, {
     q: [q, [rows.maximum, q.shape.at(-1)!]],
@@ -210,7 +220,7 @@ function prepare(
     KEYS: KEYS[keys.kind],
     LANES: useSubgroups || device.info.isSoftware ? 8 : 32,
   };
-  return { kernels: { forward: FORWARD[variant], backward: BACKWARD[variant] }, constants };
+  return { kernels: { forward: FORWARD[dtype][variant], backward: BACKWARD[variant] }, constants };
 }
 
 /** Most keys from the first that a block of rows sees to the last. */

@@ -209,10 +209,6 @@ fn load_delta(place: vec4<u32>) -> vec4<f32> {
   return vec4<f32>(delta[place.x], delta[place.y], delta[place.z], delta[place.w]);
 }
 
-fn kv_tile(place: vec4<u32>) -> mat4x4<f32> {
-  return mat4x4<f32>(kv[place.x], kv[place.y], kv[place.z], kv[place.w]);
-}
-
 fn grad_out_tile(place: vec4<u32>) -> mat4x4<f32> {
   return mat4x4<f32>(grad_out[place.x], grad_out[place.y], grad_out[place.z], grad_out[place.w]);
 }

@@ -5,22 +5,29 @@ import rowReduceCode from "./row_reduce.wgsl" with { type: "text" };
 import rowReduceSubgroupsCode from "./row_reduce_subgroups.wgsl" with { type: "text" };
 import type { Commands } from "../commands.ts";
 import type { GpuDevice } from "../device.ts";
-import { defineKernel } from "../kernel.ts";
+import { defineKernel, type Kernel } from "../kernel.ts";
 import type { Packing } from "../packing.ts";
 import { rowGrid } from "../rows.ts";
 import { checkShape, type Tensor } from "../tensor.ts";
-import { type AttentionHeads, headConstants } from "./attention_heads.ts";
+import { type AttentionHeads, headConstants, KV_PARTS, type KvDtype, kvDtypeOf } from "./attention_heads.ts";
 import { hasSubgroupsOfEight, MAX_LOOP_TURNS } from "./row_lanes.ts";
 
-const SEPARATE = defineKernel("attention_cached.wgsl", attentionCachedCode, {
+const SEPARATE = kvVariants({
   "attention_cached_lanes.wgsl": attentionCachedLanesCode,
   "row_reduce.wgsl": rowReduceCode,
 });
 
-const SUBGROUPS = defineKernel("attention_cached.wgsl", attentionCachedCode, {
+const SUBGROUPS = kvVariants({
   "attention_cached_lanes_subgroups.wgsl": attentionCachedLanesSubgroupsCode,
   "row_reduce_subgroups.wgsl": rowReduceSubgroupsCode,
 });
+
+/** The kernel with these parts for either form of keys and values. */
+function kvVariants(parts: Readonly<Record<string, string>>): Record<KvDtype, Kernel> {
+  const define = (dtype: KvDtype): Kernel =>
+    defineKernel("attention_cached.wgsl", attentionCachedCode, { ...parts, ...KV_PARTS[dtype] });
+  return { f32: define("f32"), f16: define("f16") };
+}
 
 /** The heads, and how far a row sees. */
 export interface AttentionCachedSettings extends AttentionHeads {
@@ -32,8 +39,8 @@ export interface AttentionCachedSettings extends AttentionHeads {
  * Records attention of every packed row to rows of a key/value cache: those from its record's z to its w, inclusive, at
  * least one. Key/value head g serves the query heads g * H / G to (g + 1) * H / G - 1.
  *
- * q (rows, at least H * D), head h at column h * D; kv (cache rows, ...) as `layout` says; out (rows, H * D). All f32.
- * A row's result does not depend on the others, bit for bit.
+ * q (rows, at least H * D), head h at column h * D; kv (cache rows, ...) as `layout` says; out (rows, H * D). All f32,
+ * kv also f16 (see `KvDtype`). A row's result does not depend on the others, bit for bit.
  *
  * @throws TypeError for a shape that does not fit; RangeError for a size that is not a multiple of 4, heads that do not
  * divide or more keys than an invocation can loop over.
@@ -53,7 +60,7 @@ export function attentionCached(
   });
   const lanes = keyLanes(commands.device, { headDim, longest });
   const subgroups = lanes.LANES === 8 && hasSubgroupsOfEight(commands.device);
-  commands.dispatch(subgroups ? SUBGROUPS : SEPARATE, {
+  commands.dispatch((subgroups ? SUBGROUPS : SEPARATE)[kvDtypeOf(kv)], {
     entryPoint: "forward",
     tensors: { rows: rows.count, packing: records, q, kv, out },
     constants: {

@@ -1,7 +1,7 @@
 // s_j = SCALE * dot(q, k_j) for packing[row].z <= j <= packing[row].w,  out = sum over j of softmax(s)_j * v_j
 // (online softmax: Milakov & Gimelshein 2018, section 3)
-// q (rows, Q_STRIDE vec4), head h from column h * WIDTH; kv (cache rows, KV_STRIDE vec4), key head g from column
-// K_OFFSET + g * WIDTH, value head g from V_OFFSET + g * WIDTH; packing (rows); out (rows, HEADS, WIDTH vec4).
+// q (rows, Q_STRIDE vec4), head h from column h * WIDTH; kv (cache rows, KV_STRIDE vec4), in a part: key head g from
+// column K_OFFSET + g * WIDTH, value head g from V_OFFSET + g * WIDTH; packing (rows); out (rows, HEADS, WIDTH vec4).
 // One workgroup per row and head, heads in z: a row's result depends on no other row. It takes tiles of 4 LANES keys:
 // first each lane scores 4 keys, then each lane sums one column of their values, or several in turn. A head narrower
 // than the lanes has several lanes for a column: each of the SLICES takes its share of the keys.
@@ -21,7 +21,6 @@ override SUMS: u32 = SLICES * WIDTH;
 @group(0) @binding(0) var<storage, read> rows: array<u32>;
 @group(0) @binding(1) var<storage, read> packing: array<vec4<u32>>;
 @group(0) @binding(2) var<storage, read> q: array<vec4<f32>>;
-@group(0) @binding(3) var<storage, read> kv: array<vec4<f32>>;
 @group(0) @binding(4) var<storage, read_write> out: array<vec4<f32>>;
 
 const LOWEST = -1e30; // score of a key past the last: finite, so that the difference of two is a number
@@ -99,5 +98,5 @@ fn query_products(q_place: u32, lane: u32, k_place: vec4<u32>) -> vec4<f32> {
 }
 
 fn kv_tile(place: vec4<u32>) -> mat4x4<f32> {
-  return mat4x4<f32>(kv[place.x], kv[place.y], kv[place.z], kv[place.w]);
+  return mat4x4<f32>(kv_at(place.x), kv_at(place.y), kv_at(place.z), kv_at(place.w));
 }

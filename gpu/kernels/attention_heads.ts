@@ -1,6 +1,26 @@
-/** What every attention kernel needs to know of its heads. */
+/** What every attention kernel needs to know of its heads, and of the form of keys and values. */
+import attentionKvCode from "./attention_kv.wgsl" with { type: "text" };
+import attentionKvF16Code from "./attention_kv_f16.wgsl" with { type: "text" };
 import type { Constants } from "../kernel.ts";
 import type { Tensor } from "../tensor.ts";
+
+/** How keys and values are stored: as f32, or two f16 numbers to a u32, the first in its low half. */
+export const KV_DTYPES = ["f32", "f16"] as const;
+export type KvDtype = typeof KV_DTYPES[number];
+
+/** Keys and values to an element of their tensor. */
+export const KV_PER_ELEMENT: Readonly<Record<KvDtype, number>> = { f32: 1, f16: 2 };
+
+/** The part of an attention kernel that reads keys and values. */
+export const KV_PARTS = {
+  f32: { "attention_kv.wgsl": attentionKvCode },
+  f16: { "attention_kv_f16.wgsl": attentionKvF16Code },
+} as const;
+
+/** How a tensor of keys and values stores them. */
+export function kvDtypeOf({ dtype }: Tensor): KvDtype {
+  return dtype === "u32" ? "f16" : "f32";
+}
 
 /** Columns of a (rows, ...) tensor where key heads and value heads begin. */
 export interface AttentionLayout {
@@ -38,7 +58,7 @@ export function headConstants(
     settings: AttentionHeads;
   },
 ): Constants & { readonly WIDTH: number } {
-  const [qStride, kvStride] = [q.shape.at(-1)!, kv.shape.at(-1)!];
+  const [qStride, kvStride] = [q.shape.at(-1)!, kv.shape.at(-1)! * KV_PER_ELEMENT[kvDtypeOf(kv)]];
   const { kOffset, vOffset } = layout;
   for (const [name, size] of Object.entries({ headDim, qStride, kvStride, kOffset, vOffset })) {
     if (size % 4 !== 0) {

@@ -15,12 +15,7 @@ fn load_q(eight: Eight, column: u32) -> Tiles {
 }
 
 fn load_kv(eight: Eight, column: u32) -> Tiles {
-  let near = eight.near * KV_STRIDE + column;
-  let far = eight.far * KV_STRIDE + column;
-  return Tiles(
-    mat4x4<f32>(kv[near.x], kv[near.y], kv[near.z], kv[near.w]),
-    mat4x4<f32>(kv[far.x], kv[far.y], kv[far.z], kv[far.w]),
-  );
+  return Tiles(kv_tile(eight.near * KV_STRIDE + column), kv_tile(eight.far * KV_STRIDE + column));
 }
 
 fn load_grad_out(eight: Eight, column: u32) -> Tiles {

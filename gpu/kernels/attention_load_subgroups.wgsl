@@ -15,7 +15,7 @@ fn load_q(eight: Eight, column: u32) -> Tiles {
 }
 
 fn load_kv(eight: Eight, column: u32) -> Tiles {
-  return exchange(kv[eight.mine * KV_STRIDE + column]);
+  return exchange(kv_at(eight.mine * KV_STRIDE + column));
 }
 
 fn load_grad_out(eight: Eight, column: u32) -> Tiles {

@@ -1,6 +1,6 @@
 // Part of the attention kernels: what they read, and steps on tiles of scores.
-// q (rows, Q_STRIDE vec4), head h from column h * WIDTH; kv (key rows, KV_STRIDE vec4), key head g from column
-// K_OFFSET + g * WIDTH, value head g from V_OFFSET + g * WIDTH; packing (rows); grad_out (rows, HEADS, WIDTH vec4).
+// q (rows, Q_STRIDE vec4), head h from column h * WIDTH; kv (key rows, KV_STRIDE vec4), in a part: key head g from
+// column K_OFFSET + g * WIDTH, value head g from V_OFFSET + g * WIDTH; grad_out (rows, HEADS, WIDTH vec4); packing.
 // Row i sees the key rows first_key(i) to end_key(i) - 1; both never descend from row to row.
 // An invocation has 4 rows of its own; the 8 invocations of a block of 32 rows meet the same 8 other rows per turn.
 // Tiles are matrices because their products need no loops: a software adapter keeps them in registers, which it does
@@ -28,7 +28,6 @@ struct Settings {
 @group(0) @binding(0) var<storage, read> rows: array<u32>;
 @group(0) @binding(1) var<storage, read> packing: array<vec4<u32>>;
 @group(0) @binding(2) var<storage, read> q: array<vec4<f32>>;
-@group(0) @binding(3) var<storage, read> kv: array<vec4<f32>>;
 @group(0) @binding(4) var<storage, read> grad_out: array<vec4<f32>>;
 @group(0) @binding(10) var<uniform> settings: Settings;
 
@@ -57,9 +56,13 @@ const BLOCK_ROWS = 32u;
 const NEXT_4 = vec4<u32>(0u, 1u, 2u, 3u);
 const LOWEST = -1e30; // score of a masked key: finite, so that the difference of two is a number
 
-// Columns: four places of q.
+// Columns: four places of q, or of kv.
 fn q_tile(place: vec4<u32>) -> mat4x4<f32> {
   return mat4x4<f32>(q[place.x], q[place.y], q[place.z], q[place.w]);
+}
+
+fn kv_tile(place: vec4<u32>) -> mat4x4<f32> {
+  return mat4x4<f32>(kv_at(place.x), kv_at(place.y), kv_at(place.z), kv_at(place.w));
 }
 
 // Eight of something: vectors of the eight others as columns, or for each of the own rows (columns) eight scores.

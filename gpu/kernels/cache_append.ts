@@ -1,11 +1,19 @@
 import cacheAppendCode from "./cache_append.wgsl" with { type: "text" };
+import cacheAppendSlotCode from "./cache_append_slot.wgsl" with { type: "text" };
+import cacheAppendSlotF16Code from "./cache_append_slot_f16.wgsl" with { type: "text" };
 import type { Commands } from "../commands.ts";
 import { defineKernel } from "../kernel.ts";
 import type { Packing } from "../packing.ts";
 import { rowGrid } from "../rows.ts";
 import { checkShape, type Tensor } from "../tensor.ts";
+import { KV_PER_ELEMENT, kvDtypeOf } from "./attention_heads.ts";
 
-const CACHE_APPEND = defineKernel("cache_append.wgsl", cacheAppendCode);
+const CACHE_APPEND = {
+  f32: defineKernel("cache_append.wgsl", cacheAppendCode, { "cache_append_slot.wgsl": cacheAppendSlotCode }),
+  f16: defineKernel("cache_append.wgsl", cacheAppendCode, {
+    "cache_append_slot_f16.wgsl": cacheAppendSlotF16Code,
+  }),
+};
 
 /** Constant GROUP of the file. */
 const GROUP = 64;
@@ -15,7 +23,8 @@ const GROUP = 64;
  * `rope` does to the queries in place, and slot[w] = [turned keys | values], position and w being the second and the
  * last entry of the row's record in `places` (see `cachePlaces`). The keys in qkv stay unturned: nobody reads them.
  *
- * qkv (rows, (H + 2 G) D); slot (cache rows, 2 G D); table of `ropeTable`, (positions, D / 2, 2). All f32.
+ * qkv (rows, (H + 2 G) D); slot (cache rows, 2 G D); table of `ropeTable`, (positions, D / 2, 2). All f32, slot also
+ * f16 (see `KvDtype`), where keys and values are rounded as the adapter does and those beyond 65504 become NaN.
  *
  * @throws TypeError for shapes that do not fit, or a head size that is not a multiple of 4.
  */
@@ -30,16 +39,17 @@ export function cacheAppend(
   { heads, kvHeads, headDim }: { heads: number; kvHeads: number; headDim: number },
 ): void {
   const allHeads = heads + 2 * kvHeads;
+  const dtype = kvDtypeOf(slot);
   checkShape("cacheAppend", {
     qkv: [qkv, [rows.maximum, allHeads * headDim]],
-    slot: [slot, [0, 2 * kvHeads * headDim]],
+    slot: [slot, [0, 2 * kvHeads * headDim / KV_PER_ELEMENT[dtype]]],
     table: [table, [table.shape[0]!, headDim / 2, 2]],
     places: [records, [rows.maximum, 4]],
   });
   if (headDim % 4 !== 0) {
     throw new TypeError(`Cannot record cacheAppend: heads of ${headDim} entries, expected a multiple of 4`);
   }
-  commands.dispatch(CACHE_APPEND, {
+  commands.dispatch(CACHE_APPEND[dtype], {
     entryPoint: "append",
     tensors: { rows: rows.count, places: records, table, qkv, slot },
     constants: { HEADS: heads, KV_HEADS: kvHeads, HEAD_DIM: headDim },

@@ -1,6 +1,6 @@
 // Query and key heads of qkv[i] are turned by their row's position, as in rope.wgsl; then
 // slot[places[i].w] = [keys | values]: what later rows will attend to. Queries stay in qkv, turned.
-// qkv (rows, HEADS + 2 KV_HEADS, HEAD_DIM); slot (cache rows, 2 KV_HEADS, HEAD_DIM); table as in rope.wgsl;
+// qkv (rows, HEADS + 2 KV_HEADS, HEAD_DIM); slot (cache rows, 2 KV_HEADS, HEAD_DIM), in a part; table as in rope.wgsl;
 // places (rows, 4) u32: position in y, the row's own place in w. Two pairs of a head per invocation.
 
 override HEADS: u32;
@@ -12,7 +12,6 @@ const GROUP = 64u;
 @group(0) @binding(1) var<storage, read> places: array<vec4<u32>>;
 @group(0) @binding(2) var<storage, read> table: array<vec4<f32>>;
 @group(0) @binding(3) var<storage, read_write> qkv: array<vec2<f32>>;
-@group(0) @binding(4) var<storage, read_write> slot: array<vec2<f32>>;
 
 @compute @workgroup_size(GROUP)
 fn append(
@@ -43,7 +42,7 @@ fn append(
     qkv[first + half] = b;
   } else {
     let place = (places[row].w * 2u * KV_HEADS + head - HEADS) * 2u * half + i;
-    slot[place] = a;
-    slot[place + half] = b;
+    store_slot(place, a);
+    store_slot(place + half, b);
   }
 }

@@ -2,10 +2,12 @@ import { assert, assertEquals, assertThrows } from "@std/assert";
 import { Commands } from "../../gpu/commands.ts";
 import { GpuDevice } from "../../gpu/device.ts";
 import { attentionCached, type AttentionCachedSettings } from "../../gpu/kernels/attention_cached.ts";
+import type { KvDtype } from "../../gpu/kernels/attention_heads.ts";
 import * as reference from "../reference/attention.ts";
 import { assertClose } from "../support/close.ts";
 import { blank, gpuTest, run, upload, uploadIndices } from "../support/device.ts";
 import { asHardware } from "../support/hardware.ts";
+import { kvDtypes, roundKv, uploadKv } from "../support/kv.ts";
 import { recordRows, uploadRows } from "../support/packing.ts";
 import { createRandom } from "../support/random.ts";
 import { writtenPart } from "../support/row_cases.ts";
@@ -18,6 +20,7 @@ interface CachedCase extends Pick<AttentionCachedSettings, "heads" | "kvHeads" |
   readonly spare?: number;
   /** Standard deviation of queries and keys. */
   readonly scale?: number;
+  readonly kvDtype: KvDtype;
 }
 
 interface Inputs {
@@ -32,7 +35,7 @@ const tidyHeads = { heads: 4, kvHeads: 4, headDim: 64 };
 const oddHeads = { heads: 6, kvHeads: 2, headDim: 12 };
 const wideHeads = { heads: 1, kvHeads: 1, headDim: 256 };
 
-const cases: Readonly<Record<string, CachedCase>> = {
+const cases: Readonly<Record<string, Omit<CachedCase, "kvDtype">>> = {
   "tidy sizes": { ...tidyHeads, cacheRows: 128, seen: [[0, 63], [64, 127]] },
   "odd sizes": { ...oddHeads, cacheRows: 103, seen: [[0, 36], [37, 37], [40, 101], [5, 9], [0, 102]] },
   "one row and one key": { ...oddHeads, cacheRows: 7, seen: [[3, 3]] },
@@ -62,13 +65,15 @@ const devices: Readonly<Record<string, (device: GpuDevice) => GpuDevice>> = {
 };
 
 /** Keys and queries for a case. Rows of the cache that nobody sees are NaN, because nothing may come of them. */
-function randomInputs({ heads, kvHeads, headDim, cacheRows, seen, scale = 1 }: CachedCase): Inputs {
+function randomInputs(
+  { heads, kvHeads, headDim, cacheRows, seen, scale = 1, kvDtype }: CachedCase,
+): Inputs {
   const random = createRandom(8);
   const width = kvHeads * headDim;
   const isSeen = (row: number): boolean => seen.some(([first, last]) => row >= first && row <= last);
   const cache = (deviation: number): Float64Array =>
     random.normals(cacheRows * width, deviation)
-      .map((value, i) => isSeen(Math.floor(i / width)) ? Math.fround(value) : NaN);
+      .map((value, i) => isSeen(Math.floor(i / width)) ? roundKv(value, kvDtype) : NaN);
   const q = random.normals(seen.length * heads * headDim, scale).map(Math.fround);
   return { q, k: cache(scale), v: cache(1) };
 }
@@ -76,7 +81,7 @@ function randomInputs({ heads, kvHeads, headDim, cacheRows, seen, scale = 1 }: C
 /** Attention by the GPU; values and keys lie the other way round between columns of something else. */
 async function attend(
   device: GpuDevice,
-  { q, k, v, heads, kvHeads, headDim, cacheRows, seen, spare, longest }: Inputs & CachedCase,
+  { q, k, v, heads, kvHeads, headDim, cacheRows, seen, spare, longest, kvDtype }: Inputs & CachedCase,
 ): Promise<number[]> {
   const [width, kvWidth] = [heads * headDim, kvHeads * headDim];
   const rows = uploadRows(device, { count: seen.length, spare });
@@ -96,7 +101,7 @@ async function attend(
     recordRows(commands, rows);
     attentionCached(commands, {
       q: upload(device, queries, [rows.maximum, width + 8]),
-      kv: upload(device, kv, [cacheRows, 2 * kvWidth + 12]),
+      kv: uploadKv(device, kv, { shape: [cacheRows, 2 * kvWidth + 12], dtype: kvDtype }),
       packing: { rows, records: uploadIndices(device, records, [rows.maximum, 4]) },
       out,
     }, { heads, kvHeads, headDim, layout, ...(longest !== undefined && { longest }) });
@@ -110,9 +115,14 @@ function attendReference(inputs: Inputs, { heads, kvHeads, headDim, seen }: Cach
   return reference.attention({ ...inputs, spans, last: seen.map(([, last]) => last) }, sizes).out;
 }
 
-for (const [variant, choose] of Object.entries(devices)) {
-  for (const [name, cachedCase] of Object.entries(cases)) {
+const variants = Object.entries(devices).flatMap(([variant, choose]) =>
+  kvDtypes.map((kvDtype) => ({ variant: `${variant}, ${kvDtype}`, choose, kvDtype }))
+);
+
+for (const { variant, choose, kvDtype } of variants) {
+  for (const [name, sizes] of Object.entries(cases)) {
     gpuTest(`attentionCached matches the reference with ${name}, ${variant}`, async (device) => {
+      const cachedCase = { ...sizes, kvDtype };
       const inputs = randomInputs(cachedCase);
       const got = await attend(choose(device), { ...inputs, ...cachedCase });
       // Rounding of sums over the keys; those over thousands of both signs cancel.
@@ -122,7 +132,7 @@ for (const [variant, choose] of Object.entries(devices)) {
   }
 
   gpuTest(`attentionCached gives a row the same bits in any company, ${variant}`, async (device) => {
-    const shape = { ...oddHeads, cacheRows: 200 };
+    const shape = { ...oddHeads, cacheRows: 200, kvDtype };
     const own = [20, 150] as const;
     const width = shape.heads * shape.headDim;
     const { k, v, q } = randomInputs({ ...shape, seen: [[0, 199]] });
@@ -146,12 +156,13 @@ for (const [variant, choose] of Object.entries(devices)) {
       cacheRows: 120,
       seen: [[0, 119], [4, 4], [9, 80]],
       scale: 40,
+      kvDtype,
     };
     const inputs = randomInputs(cachedCase);
     const got = await attend(choose(device), { ...inputs, ...cachedCase });
     // Scores of thousands are rounded to some 1e-4, and so are the weights.
     assertClose(got, attendReference(inputs, cachedCase), { relative: 1e-3, label: "out" });
-    const huge: CachedCase = { ...cachedCase, scale: 1e12 };
+    const huge: CachedCase = { ...cachedCase, scale: kvDtype === "f16" ? 1e4 : 1e12 };
     const far = await attend(choose(device), { ...randomInputs(huge), ...huge });
     assert(far.every(Number.isFinite));
   });

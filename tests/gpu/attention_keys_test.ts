@@ -1,15 +1,24 @@
 /** Attention to keys that are not the packed rows: the state's, or a cache's. */
-import { assert } from "@std/assert";
+import { assert, assertThrows } from "@std/assert";
 import { type AttentionOptions, columns, range } from "../support/attention_case.ts";
 import { assertClose } from "../support/close.ts";
 import { blank, gpuTest, run, upload } from "../support/device.ts";
 import { asHardware } from "../support/hardware.ts";
+import { kvDtypes, roundKv, uploadKv } from "../support/kv.ts";
 import { recordRows, uploadPacking } from "../support/packing.ts";
 import { createRandom } from "../support/random.ts";
+import { writtenPart } from "../support/row_cases.ts";
 import * as reference from "../reference/attention.ts";
 import { packSpans } from "../reference/spans.ts";
+import { Commands } from "../../gpu/commands.ts";
 import type { GpuDevice } from "../../gpu/device.ts";
-import { attention, attentionBackward } from "../../gpu/kernels/attention.ts";
+import {
+  attention,
+  attentionBackward,
+  type AttentionSettings,
+  type KeyRows,
+} from "../../gpu/kernels/attention.ts";
+import type { KvDtype } from "../../gpu/kernels/attention_heads.ts";
 import { writeTensor } from "../../gpu/tensor.ts";
 
 /** Rounding of sums over a few dozen keys. */
@@ -108,43 +117,95 @@ async function assertStateKeysMatch(
   }
 }
 
-for (const { name: variant, hardware, ...options } of variants) {
-  gpuTest(`attention to cached keys equals the last rows of the whole text, ${variant}`, async (device) => {
-    hardwareDevice ??= asHardware(device);
-    const [heads, kvHeads, headDim, total, first] = [4, 2, 8, 83, 50];
-    const random = createRandom(9);
-    const qkv = random.normals(total * 64);
-    const [cacheStart, cacheRows] = [24, 120];
-    const kv = new Float64Array(cacheRows * 32).fill(NaN);
-    for (let t = 0; t < total; t++) kv.set(qkv.subarray(t * 64 + 32, t * 64 + 64), (cacheStart + t) * 32);
-    const rows = total - first;
-    const packing = uploadPacking(device, { positions: [range(rows)], tokens: rows, spare: 9 });
-    const records = range(rows).flatMap((i) => [i, first + i, cacheStart, cacheStart + first + i]);
-    writeTensor(device, packing.records, Uint32Array.from(records));
-    const shape = [packing.rows.maximum, 32];
-    const q = Float64Array.from(
-      { length: packing.rows.maximum * 32 },
-      (_, i) => qkv[(first + Math.floor(i / 32)) * 64 + i % 32] ?? NaN,
-    );
-    const tensors = {
-      q: upload(device, q, shape),
-      kv: upload(device, kv, [cacheRows, 32]),
-      packing,
-      out: blank(device, shape),
-      logSumExp: blank(device, [packing.rows.maximum, heads]),
-    };
-    const layout = { kOffset: 0, vOffset: 16 };
-    const [out] = await run(hardware ? hardwareDevice : device, (commands) => {
-      recordRows(commands, packing.rows);
-      const keys = { kind: "cache", count: cacheRows } as const;
-      attention(commands, tensors, { heads, kvHeads, headDim, ...options, layout, keys, longest: total });
-    }, [tensors.out]);
-    const whole = reference.attention({
-      q: columns(qkv, { stride: 64, start: 0, width: 32 }),
-      k: columns(qkv, { stride: 64, start: 32, width: 16 }),
-      v: columns(qkv, { stride: 64, start: 48, width: 16 }),
-      spans: packSpans([total]),
-    }, { heads, keyValueHeads: kvHeads, headDim });
-    assertClose(out!.subarray(0, rows * 32), whole.out.subarray(first * 32), { relative, label: "out" });
-  });
+/** The rows from `first` on, of a text of `total` tokens. */
+interface LastRows extends Pick<AttentionSettings, "heads" | "kvHeads" | "headDim"> {
+  readonly total: number;
+  readonly first: number;
 }
+
+const lastRows: Readonly<Record<string, LastRows>> = {
+  "the last rows of the whole text": { heads: 4, kvHeads: 2, headDim: 8, total: 83, first: 50 },
+  "all rows of a text with odd heads": { heads: 6, kvHeads: 2, headDim: 12, total: 37, first: 0 },
+  "a text of one token": { heads: 4, kvHeads: 2, headDim: 8, total: 1, first: 0 },
+  "no row": { heads: 4, kvHeads: 2, headDim: 8, total: 5, first: 5 },
+};
+
+for (const [name, rows] of Object.entries(lastRows)) {
+  for (const { name: variant, hardware, ...options } of variants) {
+    for (const kvDtype of kvDtypes) {
+      gpuTest(`attention to cached keys equals ${name}, ${variant}, ${kvDtype}`, async (device) => {
+        hardwareDevice ??= asHardware(device);
+        await assertCachedKeysMatch(hardware ? hardwareDevice : device, { ...rows, kvDtype, options });
+      });
+    }
+  }
+}
+
+/** Rows of a text against its keys in a cache: what attention over the whole text gives. */
+async function assertCachedKeysMatch(
+  device: GpuDevice,
+  { heads, kvHeads, headDim, total, first, kvDtype, options }: LastRows & {
+    kvDtype: KvDtype;
+    options: AttentionOptions;
+  },
+): Promise<void> {
+  const random = createRandom(9);
+  const [width, kvWidth] = [heads * headDim, kvHeads * headDim];
+  const q = random.normals(total * width);
+  const keys = random.normals(total * 2 * kvWidth).map((value) => roundKv(value, kvDtype));
+  const [cacheStart, cacheRows] = [24, 120];
+  const kv = new Float64Array(cacheRows * 2 * kvWidth).fill(NaN);
+  kv.set(keys, cacheStart * 2 * kvWidth);
+  const rows = total - first;
+  const packing = uploadPacking(device, { positions: [range(rows)], tokens: rows, spare: 9 });
+  const seen = range(rows).flatMap((row) => [row, first + row, cacheStart, cacheStart + first + row]);
+  writeTensor(device, packing.records, Uint32Array.from(seen));
+  const shape = [packing.rows.maximum, width];
+  const queries = new Float64Array(packing.rows.maximum * width).fill(NaN);
+  queries.set(q.subarray(first * width));
+  const tensors = {
+    q: upload(device, queries, shape),
+    kv: uploadKv(device, kv, { shape: [cacheRows, 2 * kvWidth], dtype: kvDtype }),
+    packing,
+    out: blank(device, shape),
+    logSumExp: blank(device, [packing.rows.maximum, heads]),
+  };
+  const [out, logSumExp] = await run(device, (commands) => {
+    recordRows(commands, packing.rows);
+    attention(commands, tensors, {
+      ...{ heads, kvHeads, headDim, ...options },
+      layout: { kOffset: 0, vOffset: kvWidth },
+      keys: { kind: "cache", count: cacheRows },
+      longest: total,
+    });
+  }, [tensors.out, tensors.logSumExp]);
+  const whole = reference.attention({
+    q,
+    k: columns(keys, { stride: 2 * kvWidth, start: 0, width: kvWidth }),
+    v: columns(keys, { stride: 2 * kvWidth, start: kvWidth, width: kvWidth }),
+    spans: packSpans([total]),
+  }, { heads, keyValueHeads: kvHeads, headDim });
+  const wanted = { out: whole.out.subarray(first * width), sums: whole.logSumExp.subarray(first * heads) };
+  assertClose(writtenPart(out!, rows * width), wanted.out, { relative, label: "out" });
+  assertClose(writtenPart(logSumExp!, rows * heads), wanted.sums, { relative, label: "logSumExp" });
+}
+
+gpuTest("attention refuses f16 keys that are not a cache's", (device) => {
+  const sizes = { heads: 2, kvHeads: 1, headDim: 4, layout: { kOffset: 0, vOffset: 4 } };
+  const packing = uploadPacking(device, { positions: [range(3)], tokens: 3 });
+  const tensors = {
+    q: blank(device, [3, 8]),
+    kv: uploadKv(device, new Float64Array(24), { shape: [3, 8], dtype: "f16" }),
+    packing,
+    out: blank(device, [3, 8]),
+    logSumExp: blank(device, [3, 2]),
+  };
+  const record = (keys: KeyRows): void => {
+    attention(new Commands(device, "test"), tensors, { ...sizes, keys });
+  };
+  record({ kind: "cache", count: 3 });
+  const message = "kv is f16, expected f32 where it is no cache";
+  assertThrows(() => record({ kind: "packed" }), TypeError, message);
+  assertThrows(() => record({ kind: "state", count: 3, tokens: 3 }), TypeError, message);
+  return Promise.resolve();
+});

@@ -1,11 +1,13 @@
 import { assertEquals, assertThrows } from "@std/assert";
 import { Commands } from "../../gpu/commands.ts";
 import type { GpuDevice } from "../../gpu/device.ts";
+import type { KvDtype } from "../../gpu/kernels/attention_heads.ts";
 import { cacheAppend } from "../../gpu/kernels/cache_append.ts";
 import { ropeTable } from "../../gpu/kernels/rope.ts";
 import { rope } from "../reference/rope.ts";
 import { assertClose } from "../support/close.ts";
 import { blank, blankIndices, gpuTest, run, upload, uploadIndices } from "../support/device.ts";
+import { kvDtypes, kvNumbers, roundKv, uploadKv } from "../support/kv.ts";
 import { recordRows, uploadRows } from "../support/packing.ts";
 import { createRandom } from "../support/random.ts";
 
@@ -63,13 +65,13 @@ function part(
 
 async function checkCase(
   device: GpuDevice,
-  { heads, kvHeads, headDim, cacheRows, places, spare }: Case,
+  { heads, kvHeads, headDim, cacheRows, places, spare, kvDtype }: Case & { kvDtype: KvDtype },
 ): Promise<void> {
   const [queries, keys] = [heads * headDim, kvHeads * headDim];
   const stride = queries + 2 * keys;
   const rows = uploadRows(device, { count: places.length, spare });
   const qkv = createRandom(11).normals(rows.maximum * stride).map(Math.fround);
-  const held = createRandom(12).normals(cacheRows * 2 * keys).map(Math.fround);
+  const held = createRandom(12).normals(cacheRows * 2 * keys).map((value) => roundKv(value, kvDtype));
   const positionOf = (row: number): number => (row * 7) % positions;
   // Spare records would go to row 0.
   const records = new Uint32Array(rows.maximum * 4);
@@ -77,13 +79,14 @@ async function checkCase(
   const tensors = {
     qkv: upload(device, qkv, [rows.maximum, stride]),
     places: { rows, records: uploadIndices(device, records, [rows.maximum, 4]) },
-    slot: upload(device, held, [cacheRows, 2 * keys]),
+    slot: uploadKv(device, held, { shape: [cacheRows, 2 * keys], dtype: kvDtype }),
     table: ropeTable(device, { positions, headDim, theta }),
   };
-  const [gotQkv, gotSlot] = await run(device, (commands) => {
+  const [gotQkv, slot] = await run(device, (commands) => {
     recordRows(commands, rows);
     cacheAppend(commands, tensors, { heads, kvHeads, headDim });
   }, [tensors.qkv, tensors.slot]);
+  const gotSlot = kvNumbers(slot!, kvDtype);
 
   const used = qkv.subarray(0, places.length * stride);
   const where = { positions: Int32Array.from(places, (_, row) => positionOf(row)) };
@@ -107,23 +110,76 @@ async function checkCase(
   );
   const row = (data: ArrayLike<number>, index: number, width: number): number[] =>
     Array.from({ length: width }, (_, i) => data[index * width + i]!);
-  const found = places.flatMap((place) => row(gotSlot!, place, 2 * keys));
-  assertClose(found, places.flatMap((_, r) => [...row(wanted.k, r, keys), ...row(v, r, keys)]), {
-    relative,
-    label: "entries",
-  });
+  const found = places.flatMap((place) => row(gotSlot, place, 2 * keys));
+  const entries = places.flatMap((_, r) => [...row(wanted.k, r, keys), ...row(v, r, keys)]);
+  if (kvDtype === "f32") assertClose(found, entries, { relative, label: "entries" });
+  else assertHalves(found, entries);
   const written = new Set(places);
   for (let place = 0; place < cacheRows; place++) {
     if (written.has(place)) continue;
-    assertEquals(row(gotSlot!, place, 2 * keys), row(held, place, 2 * keys), `cache row ${place}`);
+    assertEquals(row(gotSlot, place, 2 * keys), row(held, place, 2 * keys), `cache row ${place}`);
   }
 }
 
-for (const [name, settings] of Object.entries(cases)) {
-  gpuTest(`cacheAppend turns queries and keys and fills just its places, with ${name}`, (device) => {
-    return checkCase(device, settings);
+/** Checks every number against its own size: one step of f16 at most, as adapters round to nearest or towards zero. */
+function assertHalves(found: readonly number[], wanted: readonly number[]): void {
+  const far = wanted.findIndex((value, i) => {
+    const step = Math.max(2 ** -24, 2 ** -10 * Math.abs(value));
+    return !(Math.abs(found[i]! - value) <= step && Math.f16round(found[i]!) === found[i]);
   });
+  assertEquals(far, -1, `entry ${far}: met ${found[far]}, expected ${wanted[far]} in f16`);
 }
+
+for (const [name, settings] of Object.entries(cases)) {
+  for (const kvDtype of kvDtypes) {
+    gpuTest(
+      `cacheAppend turns queries and keys and fills just its places, with ${name}, ${kvDtype}`,
+      (device) => checkCase(device, { ...settings, kvDtype }),
+    );
+  }
+}
+
+gpuTest(
+  "cacheAppend keeps f16 numbers as they are, and makes NaN of what f16 cannot hold",
+  async (device) => {
+    const pairs: readonly (readonly [number, number])[] = [
+      [0, -1],
+      [65504, -65504],
+      [2 ** -14, 1 + 2 ** -10],
+      [65504.01, 1],
+      [1, -65520],
+      [1e30, -1e30],
+      [Infinity, 0],
+      [0, -Infinity],
+      [NaN, 0],
+    ];
+    const halfRow = (row: number): number[] => [pairs[row]![0], pairs[row]![1], 3, 4];
+    const rows = uploadRows(device, { count: pairs.length });
+    const qkv = pairs.flatMap((_, row) => [...[1, 1, 1, 1], ...[2, 2, 2, 2], ...halfRow(row)]);
+    const places = pairs.flatMap((_, row) => [0, 0, 0, row]);
+    const slot = uploadKv(device, new Float64Array(pairs.length * 8), {
+      shape: [pairs.length, 8],
+      dtype: "f16",
+    });
+    const [data] = await run(device, (commands) => {
+      const tensors = {
+        qkv: upload(device, qkv, [pairs.length, 12]),
+        places: { rows, records: uploadIndices(device, places, [pairs.length, 4]) },
+        slot,
+        table: ropeTable(device, { positions: 1, headDim: 4, theta }),
+      };
+      cacheAppend(commands, tensors, { heads: 1, kvHeads: 1, headDim: 4 });
+    }, [slot]);
+    const found = kvNumbers(data!, "f16");
+    for (const [row, pair] of pairs.entries()) {
+      const [first, second, ...others] = found.subarray(row * 8 + 4, row * 8 + 8);
+      assertEquals(others, [3, 4]);
+      // The two numbers of a word share their fate.
+      if (row < 3) assertEquals([first, second], [...pair]);
+      else assertEquals([first, second], [NaN, NaN], `${pair}`);
+    }
+  },
+);
 
 gpuTest("cacheAppend refuses shapes that do not fit", (device) => {
   const places = { rows: uploadRows(device, { count: 3 }), records: blankIndices(device, [3, 4]) };

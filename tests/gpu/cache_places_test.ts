@@ -12,6 +12,7 @@ import * as reference from "../reference/attention.ts";
 import { assertClose } from "../support/close.ts";
 import { blank, blankIndices, gpuTest, run, upload, uploadIndices } from "../support/device.ts";
 import { asHardware } from "../support/hardware.ts";
+import { kvDtypes, roundKv, uploadKv } from "../support/kv.ts";
 import { recordRows, uploadRows } from "../support/packing.ts";
 import { createRandom } from "../support/random.ts";
 
@@ -184,15 +185,20 @@ const stride = queryWidth + 2 * keyWidth;
 /** Kernels that attend by place, and what they are for: rows of any texts, or many rows of one. */
 const attentions = { attentionCached: "texts in any slots", attention: "tidy sizes" } as const;
 
-for (const [kernel, name] of Object.entries(attentions)) {
+const attentionCases = Object.entries(attentions).flatMap(([kernel, name]) =>
+  kvDtypes.map((kvDtype) => ({ kernel, name, kvDtype }))
+);
+
+for (const { kernel, name, kvDtype } of attentionCases) {
   gpuTest(
-    `a row attends by its place to what its text has in the cache: ${kernel}, ${name}`,
+    `a row attends by its place to what its text has in the cache: ${kernel}, ${name}, ${kvDtype}`,
     async (device) => {
       const { slots: count, capacity, passes } = cases[name]!;
       const random = createRandom(17);
       const lengths = blankIndices(device, [count]);
       // Rows that nobody sees are far off, so that a wrong look shows.
-      const cache = blank(device, [count * capacity, 2 * keyWidth], 9);
+      const far = new Float64Array(count * capacity * 2 * keyWidth).fill(9);
+      const cache = uploadKv(device, far, { shape: [count * capacity, 2 * keyWidth], dtype: kvDtype });
       // Cosine 1 and sine 0: positions turn nothing here.
       const still = upload(device, upTo(4 * capacity).map((i) => 1 - i % 2), [capacity, 2, 2]);
       /** Queries, keys and values that each slot's text has run so far, a row each. */
@@ -200,7 +206,7 @@ for (const [kernel, name] of Object.entries(attentions)) {
       for (const texts of passes) {
         const { packing, slots, records } = uploadPass(device, { texts, spare: undefined });
         const { rows } = packing;
-        const qkv = Float32Array.from(random.normals(rows.maximum * stride));
+        const qkv = random.normals(rows.maximum * stride).map((value) => roundKv(value, kvDtype));
         const q = upload(device, qkv, [rows.maximum, stride]);
         const places = { rows, records: blankIndices(device, [rows.maximum, 4]) };
         const out = blank(device, [rows.maximum, queryWidth]);

@@ -21,48 +21,25 @@ import {
   tinyTokenRouter,
 } from "../reference/tiny_model.ts";
 import type { Model } from "../reference/weights.ts";
+import { causalSchemes, cycle } from "../support/causal_schemes.ts";
 import { assertClose } from "../support/close.ts";
 import { blank, gpuTest, run, upload } from "../support/device.ts";
 import { roundedModel, uploadModel } from "../support/gpu_model.ts";
+import { kvDtypes } from "../support/kv.ts";
 import { uploadPacking } from "../support/packing.ts";
 import { createRandom } from "../support/random.ts";
 
-const middleCycle = { sharing: "middle_cycle", numRecursions: 3, blockLayers: 2 } as const;
-const cycle = { ...middleCycle, sharing: "cycle" } as const;
 const tokens = 17;
 const ids = Array.from(randomIds(tinyConfig(), { random: createRandom(61), count: tokens }));
 
-const expert = { router: tinyRouter({ alpha: 1 }) };
 const token = { router: tinyTokenRouter() };
 const shared = { kvCache: "shared" } as const;
-
-/** Every causal scheme with both caches. */
-const schemes: Record<string, ModelConfig> = {
-  "vanilla": tinyConfig(),
-  "recursive": tinyRecursiveConfig(middleCycle),
-  "recursive, shared": tinyRecursiveConfig(middleCycle, shared),
-  "recursive sequence": tinyRecursiveConfig({ ...middleCycle, sharing: "sequence" }),
-  "expert choice": tinyRecursiveConfig(middleCycle, expert),
-  "expert choice, shared": tinyRecursiveConfig(middleCycle, { ...expert, ...shared }),
-  "expert choice in a cycle, steps may be empty": tinyRecursiveConfig(cycle, {
-    router: tinyRouter({ alpha: 1, capacities: [0.5, 0.4, 0.3] }),
-  }),
-  "expert choice by an auxiliary mlp router": tinyRecursiveConfig(middleCycle, {
-    router: tinyRouter({ alpha: 1, auxiliary: "router", architecture: "mlp" }),
-  }),
-  "expert choice by chance": tinyRecursiveConfig(middleCycle, { router: tinyRouter({ random: true }) }),
-  "token choice": tinyRecursiveConfig(middleCycle, token),
-  "token choice, shared": tinyRecursiveConfig(middleCycle, { ...token, ...shared }),
-  "token choice by chance in a cycle": tinyRecursiveConfig(cycle, {
-    router: tinyTokenRouter({ random: true }),
-  }),
-};
 
 function modelOf(config: ModelConfig): Model {
   return roundedModel(config, { seed: 62 });
 }
 
-for (const [name, config] of Object.entries(schemes)) {
+for (const [name, config] of Object.entries(causalSchemes)) {
   gpuTest(`cached decode = full forward at any split: ${name}`, async (device) => {
     const model = uploadModel(device, modelOf(config));
     const input = { ids: [ids], targets: null };
@@ -85,22 +62,27 @@ async function writtenRows(
   const width = layer.shape[1]!;
   let count = 0;
   for (let row = slot * cache.capacity; row < (slot + 1) * cache.capacity; row++) {
-    if (data[row * width] !== MARK) count++;
+    if (data[row * width] !== MARK[cache.kvDtype]) count++;
   }
   return count;
 }
 
-/** No key of these models is this number. */
-const MARK = 12345;
+/** No key of these models is this number, no two of them are this word. */
+const MARK = { f32: 12345, f16: 0xffffffff } as const;
 
-for (const [name, config] of Object.entries(schemes)) {
+const accounts = Object.entries(causalSchemes).flatMap(([name, config]) =>
+  kvDtypes.map((kvDtype) => ({ name: `${name}, ${kvDtype}`, config, kvDtype }))
+);
+
+for (const { name, config, kvDtype } of accounts) {
   gpuTest(`cache accounting: bytes in the buffers equal the formula to the byte: ${name}`, async (device) => {
     const model = uploadModel(device, modelOf(config));
     const { weights } = model;
-    const cache = allocateCache(device, { config, slots: 3, capacity: 24 });
+    const cache = allocateCache(device, { config, slots: 3, capacity: 24, kvDtype });
     const layers = new Set([...cache.first, ...cache.steps.flat(), ...cache.last]);
+    const Elements = kvDtype === "f16" ? Uint32Array : Float32Array;
     for (const layer of layers) {
-      writeTensor(device, layer, new Float32Array(elementCount(layer.shape)).fill(MARK));
+      writeTensor(device, layer, new Elements(elementCount(layer.shape)).fill(MARK[kvDtype]));
     }
     const prompt = new CachedPass(device, { config, weights, cache, rows: 9, head: "one" });
     const step = new CachedPass(device, { config, weights, cache, rows: 1, head: "one" });
@@ -124,11 +106,11 @@ for (const [name, config] of Object.entries(schemes)) {
         "another slot was written",
       );
     }
-    assertEquals(bytes, cacheBytes(config, { tokens, active }));
+    assertEquals(bytes, cacheBytes(config, { tokens, active, kvDtype }));
     for (const [r, counts] of cache.lengths.entries()) {
       if (counts) assertEquals(Array.from(await readTensor(device, counts)), [0, active[r]!, 0]);
     }
-    const perEntry = 2 * config.numKeyValueHeads * config.headDim * 4;
+    const perEntry = 2 * config.numKeyValueHeads * config.headDim * { f32: 4, f16: 2 }[kvDtype];
     if (config.recursion?.sharing === "middle_cycle") {
       const sum = depthsOfTokens.reduce((total, depth) => total + depth, 0);
       const { blockLayers } = config.recursion;
