@@ -2,7 +2,8 @@ import { Command } from "@cliffy/command";
 import { formatBytes } from "../gpu/memory.ts";
 import { ELEMENT_BYTES } from "../gpu/tensor.ts";
 import type { ModelConfig } from "../model/config.ts";
-import { modelConfigToJson, sharedKeysProblem } from "../model/config_file.ts";
+import { sharedKeysProblem } from "../model/config_checks.ts";
+import { modelConfigToJson } from "../model/config_file.ts";
 import { flopsPerToken } from "../model/flops.ts";
 import { cacheBytesPerToken } from "../model/kv_cache.ts";
 import { parameterCount, parameterTable, unrolledParameterCount } from "../model/parameters.ts";
@@ -53,6 +54,7 @@ async function inspect(model: string, { json }: InspectOptions): Promise<void> {
     ["FLOPs per token", `${millions(report.flops_per_token_paper)} (paper's formula, context ${tokens})`],
     ["", `${millions(report.flops_per_token_full)} (with head, routers and grouped heads)`],
     ...cacheRows(config, report.kv_bytes_per_token),
+    ...ropeRows(config),
     ...tensors.map(({ name, shape }, i) => [i === 0 ? "tensors" : "", `${name} (${shape.join(", ")})`]),
   ];
   terminal.out(rows.map(([name, value]) => `${name!.padEnd(20)}${value}\n`).join(""));
@@ -91,6 +93,13 @@ function cacheRows(
     [name, `${bytes(own)} recursion-wise, ${sharing} (f32, mean depth)`],
     ["", `${bytes(vanilla)} for as many layers without recursion`],
   ];
+}
+
+/** A line about positions that are scaled; nothing about those that are not. */
+function ropeRows({ ropeScaling: scaling }: ModelConfig): [string, string][] {
+  if (!scaling) return [];
+  const factor = "factor" in scaling ? ` by ${scaling.factor}` : "";
+  return [["RoPE scaling", scaling.kind + factor]];
 }
 
 function millions(flops: number): string {

@@ -58,6 +58,53 @@ export interface TokenChoiceConfig {
 
 export type RouterConfig = ExpertChoiceConfig | TokenChoiceConfig;
 
+/**
+ * How a model that was trained on shorter texts turns queries and keys at later positions. Each kind divides the
+ * frequencies theta^(-2i / D), see rope_scaling.ts.
+ */
+export type RopeScaling =
+  | LinearRopeScaling
+  | Llama3RopeScaling
+  | YarnRopeScaling
+  | FactorsRopeScaling;
+
+/** Every frequency is divided by one factor. */
+export interface LinearRopeScaling {
+  readonly kind: "linear";
+  readonly factor: number;
+}
+
+/**
+ * Frequencies of fewer than `lowFreqFactor` turns in the original positions are divided by `factor`, those of more than
+ * `highFreqFactor` stay.
+ */
+export interface Llama3RopeScaling {
+  readonly kind: "llama3";
+  readonly factor: number;
+  readonly lowFreqFactor: number;
+  readonly highFreqFactor: number;
+  readonly originalMaxPositionEmbeddings: number;
+}
+
+/** YaRN (Peng et al. 2023, arXiv 2309.00071): a ramp between frequencies of `betaSlow` and of `betaFast` turns. */
+export interface YarnRopeScaling {
+  readonly kind: "yarn";
+  readonly factor: number;
+  readonly originalMaxPositionEmbeddings: number;
+  readonly betaFast: number;
+  readonly betaSlow: number;
+  /** Whether the ramp starts and ends at whole frequencies. */
+  readonly truncate: boolean;
+  /** Multiplies rotated queries and keys. */
+  readonly attentionFactor: number;
+}
+
+/** A divisor for each frequency, D / 2 of them: how GGUF files say it. Hugging Face's library has no such kind. */
+export interface FactorsRopeScaling {
+  readonly kind: "factors";
+  readonly factors: readonly number[];
+}
+
 /** Shapes and semantics of a model; everything that a checkpoint's weights depend on. */
 export interface ModelConfig {
   readonly vocabSize: number;
@@ -70,6 +117,8 @@ export interface ModelConfig {
   readonly numHiddenLayers: number;
   readonly rmsNormEps: number;
   readonly ropeTheta: number;
+  /** Null: the frequencies stay. */
+  readonly ropeScaling: RopeScaling | null;
   readonly maxPositionEmbeddings: number;
   readonly tieWordEmbeddings: boolean;
   readonly initializerRange: number;

@@ -5,6 +5,7 @@ import { byteTokenizer } from "./tokenizer.ts";
 const LLAMA = {
   rmsNormEps: 1e-5,
   ropeTheta: 10000,
+  ropeScaling: null,
   tieWordEmbeddings: true,
   kvCache: "recursion_wise",
   extra: {},

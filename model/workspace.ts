@@ -19,6 +19,7 @@ import {
 } from "./layer_buffers.ts";
 import { layerPlan, paddedVocabSize } from "./parameters.ts";
 import type { Decisions } from "./recursion.ts";
+import { ropeScales } from "./rope_scaling.ts";
 import { allocateExpertSelections, type Routing, type SelectionShape } from "./selection.ts";
 import { allocateDepthDecision } from "./token_choice.ts";
 
@@ -121,7 +122,7 @@ export function allocateWorkspace(
       longest,
       backward,
       isOneSequence: lengths.length === 1,
-      ropeTable: ropeTable(device, { positions: longest, headDim, theta }),
+      ropeTable: ropeTable(device, { positions: longest, headDim, theta, ...ropeScales(config) }),
       scratch: allocateLayerScratch(device, { config, rows, backward }),
     },
     full,

@@ -31,22 +31,36 @@ export interface RopeTensors {
   readonly table: Tensor;
 }
 
+/** What the entries of a table follow from. */
+export interface RopeTableSettings {
+  readonly positions: number;
+  readonly headDim: number;
+  readonly theta: number;
+  /** (D / 2): divisors of the frequencies; ones unless told. */
+  readonly divisors?: ArrayLike<number>;
+  /** Multiplies every entry; 1 unless told. */
+  readonly attentionFactor?: number;
+}
+
 /**
- * cos and sin of position * theta^(-2i / D) for i < D / 2, (positions, D / 2, 2) f32.
+ * attentionFactor times cos and sin of position * theta^(-2i / D) / divisor_i for i < D / 2, (positions, D / 2, 2) f32.
  * Made in float64: the sine that a GPU computes of a large angle is off by more than a rounding.
  */
 export function ropeTable(
   device: Allocator,
-  { positions, headDim, theta }: { positions: number; headDim: number; theta: number },
+  { positions, headDim, theta, divisors, attentionFactor = 1 }: RopeTableSettings,
 ): Tensor {
   const half = headDim / 2;
+  if (divisors && divisors.length !== half) {
+    throw new TypeError(`Cannot make a rope table: ${divisors.length} divisors for ${half} frequencies`);
+  }
   const data = new Float32Array(positions * headDim);
   for (let i = 0; i < half; i++) {
-    const frequency = theta ** (-2 * i / headDim);
+    const frequency = theta ** (-2 * i / headDim) / (divisors?.[i] ?? 1);
     for (let position = 0; position < positions; position++) {
       const entry = (position * half + i) * 2;
-      data[entry] = Math.cos(position * frequency);
-      data[entry + 1] = Math.sin(position * frequency);
+      data[entry] = attentionFactor * Math.cos(position * frequency);
+      data[entry + 1] = attentionFactor * Math.sin(position * frequency);
     }
   }
   return tensorFrom(device, { data, shape: [positions, half, 2], label: "rope table" });
@@ -60,7 +74,7 @@ export function rope(commands: Commands, tensors: RopeTensors, settings: RopeSet
   rotate(commands, { ...tensors, ...settings, operation: "rope" });
 }
 
-/** Records the gradient of `rope`, the rotation back; x is the gradient, in place. */
+/** Records the gradient of `rope`, the rotation back with the same factor; x is the gradient, in place. */
 export function ropeBackward(commands: Commands, tensors: RopeTensors, settings: RopeSettings): void {
   rotate(commands, { ...tensors, ...settings, operation: "ropeBackward" });
 }

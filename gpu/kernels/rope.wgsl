@@ -1,8 +1,9 @@
-// Entry i < HEAD_DIM / 2 of a head is paired with entry i + HEAD_DIM / 2 and turned by position * theta^(-2i / HEAD_DIM):
+// Entry i < HEAD_DIM / 2 of a head is paired with entry i + HEAD_DIM / 2 and turned by position * theta^(-2i / HEAD_DIM),
+// or what a scaling makes of it:
 // x_i = x_i cos - x_j sin,  x_j = x_j cos + x_i sin                  (Su et al. 2021, pairs as in Hugging Face's Llama)
 // INVERSE turns by the negative angle, which is the gradient.
 // x (rows, STRIDE), its first HEADS heads in place; packing (rows, 4) u32: position in y;
-// table (positions, HEAD_DIM / 2, 2): cos, sin, made in float64.
+// table (positions, HEAD_DIM / 2, 2): cos, sin, made in float64 by ropeTable.
 // Two pairs of a head per invocation.
 
 override HEADS: u32;

@@ -5,7 +5,7 @@ import type { ModelConfig } from "../../model/config.ts";
 import { modelConfigToJson } from "../../model/config_file.ts";
 import { presetConfig } from "../../model/presets.ts";
 import { folderTest, morDone } from "../support/program.ts";
-import { tinyRecursiveConfig, tinyRouter } from "../reference/tiny_model.ts";
+import { tinyRecursiveConfig, tinyRopeScaling, tinyRouter } from "../reference/tiny_model.ts";
 
 async function cacheBytes(model: string): Promise<unknown> {
   return JSON.parse((await morDone(["inspect", model, "--json"])).stdout).kv_bytes_per_token;
@@ -60,4 +60,11 @@ folderTest("inspect gives the same bytes whichever cache the model uses", async 
   const config = { ...presetConfig("tiny"), kvCache: "shared" as const };
   await Deno.writeTextFile(join(folder, "config.json"), JSON.stringify(modelConfigToJson(config)));
   assertEquals(await cacheBytes(folder), await cacheBytes("tiny"));
+});
+
+folderTest("inspect says how RoPE is scaled, and nothing where it is not", async (folder) => {
+  const config = { ...presetConfig("tiny"), ropeScaling: tinyRopeScaling };
+  await Deno.writeTextFile(join(folder, "config.json"), JSON.stringify(modelConfigToJson(config)));
+  assertStringIncludes((await morDone(["inspect", folder])).stdout, "RoPE scaling        yarn by 4\n");
+  assertEquals((await morDone(["inspect", "tiny"])).stdout.includes("RoPE"), false);
 });

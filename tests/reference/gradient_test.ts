@@ -15,6 +15,7 @@ import {
   randomModel,
   tinyConfig,
   tinyRecursiveConfig,
+  tinyRopeScaling,
   tinyRouter,
   tinyTokenRouter,
 } from "./tiny_model.ts";
@@ -46,6 +47,7 @@ function shared(config: ModelConfig): ModelConfig {
 const configs: Record<string, ModelConfig> = {
   "vanilla": tinyConfig(),
   "vanilla with its own head": tinyConfig({ tieWordEmbeddings: false }),
+  "vanilla with scaled RoPE": tinyConfig({ ropeScaling: tinyRopeScaling }),
   "recursive cycle": tinyRecursiveConfig(cycle),
   "recursive sequence": tinyRecursiveConfig({ ...cycle, sharing: "sequence" }),
   "recursive middle_sequence": tinyRecursiveConfig({ ...cycle, sharing: "middle_sequence" }),

@@ -51,8 +51,8 @@ function maskedLayer(
   model: Model,
   { x, source, layer, mask }: { x: Float64Array; source: Float64Array; layer: number; mask: Mask },
 ): Float64Array {
-  const { hiddenSize, intermediateSize, rmsNormEps: eps, headDim, ropeTheta: theta } = model.config;
-  const { numAttentionHeads: heads, numKeyValueHeads: keyValueHeads } = model.config;
+  const { hiddenSize, intermediateSize, rmsNormEps: eps } = model.config;
+  const { numAttentionHeads: heads, numKeyValueHeads: keyValueHeads, headDim } = model.config;
   const positions = Int32Array.from({ length: x.length / hiddenSize }, (_, row) => row % mask.tokens);
   const prefix = `model.layers.${layer}`;
   function norm(x: Float64Array, name: string): Float64Array {
@@ -61,7 +61,7 @@ function maskedLayer(
   function map(x: Float64Array, name: string, { inFeatures = hiddenSize } = {}): Float64Array {
     return project(model, { name: `${prefix}.${name}.weight`, x, inFeatures });
   }
-  const angles = { headDim, theta };
+  const angles = { headDim, theta: model.config.ropeTheta, scaling: model.config.ropeScaling };
   const normed = norm(x, "input_layernorm");
   const normedSource = norm(source, "input_layernorm");
   const attended = maskedAttention({

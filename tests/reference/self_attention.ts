@@ -46,7 +46,7 @@ function attentionSizes({ config }: Model): AttentionSizes {
 }
 
 function ropeSettings({ config }: Model, heads: number): RopeSettings {
-  return { heads, headDim: config.headDim, theta: config.ropeTheta };
+  return { heads, headDim: config.headDim, theta: config.ropeTheta, scaling: config.ropeScaling };
 }
 
 /**

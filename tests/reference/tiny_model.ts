@@ -2,6 +2,7 @@ import type {
   ExpertChoiceConfig,
   ModelConfig,
   RecursionConfig,
+  RopeScaling,
   TokenChoiceConfig,
 } from "../../model/config.ts";
 import type { Random } from "../support/random.ts";
@@ -22,6 +23,7 @@ export function tinyConfig(changes: Partial<ModelConfig> = {}): ModelConfig {
     numHiddenLayers: 3,
     rmsNormEps: 1e-5,
     ropeTheta: 100,
+    ropeScaling: null,
     maxPositionEmbeddings: 64,
     tieWordEmbeddings: true,
     initializerRange: 0.02,
@@ -43,6 +45,17 @@ export function tinyRecursiveConfig(
   const numHiddenLayers = recursion.numRecursions * recursion.blockLayers + ends;
   return tinyConfig({ numHiddenLayers, recursion, router, ...changes });
 }
+
+/** A scaling that shows in the tiny configuration: its second frequency lies on the ramp, and heads are magnified. */
+export const tinyRopeScaling: RopeScaling = {
+  kind: "yarn",
+  factor: 4,
+  originalMaxPositionEmbeddings: 16,
+  betaFast: 1,
+  betaSlow: 0.2,
+  truncate: false,
+  attentionFactor: 1.5,
+};
 
 /** The default expert-choice router with changes. */
 export function tinyRouter(changes: Partial<ExpertChoiceConfig> = {}): ExpertChoiceConfig {

@@ -5,7 +5,13 @@ import type {
   RecursionConfig,
   TokenChoiceConfig,
 } from "../../model/config.ts";
-import { tinyConfig, tinyRecursiveConfig, tinyRouter, tinyTokenRouter } from "../reference/tiny_model.ts";
+import {
+  tinyConfig,
+  tinyRecursiveConfig,
+  tinyRopeScaling,
+  tinyRouter,
+  tinyTokenRouter,
+} from "../reference/tiny_model.ts";
 
 const middleCycle: RecursionConfig = { sharing: "middle_cycle", numRecursions: 3, blockLayers: 1 };
 const cycle: RecursionConfig = { sharing: "cycle", numRecursions: 2, blockLayers: 2 };
@@ -99,6 +105,7 @@ function entries(options: object): string[] {
 export function schemes(): Record<string, ModelConfig> {
   return {
     "vanilla with a head of its own": tinyConfig(ownHead),
+    "vanilla with scaled RoPE": tinyConfig({ ropeScaling: tinyRopeScaling }),
     "recursive cycle": tinyRecursiveConfig(cycle),
     "recursive middle_cycle with a head of its own": tinyRecursiveConfig(middleCycle, ownHead),
     "recursive sequence": tinyRecursiveConfig(sequence),
