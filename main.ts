@@ -5,6 +5,10 @@ import { writeError } from "./cli/terminal.ts";
 
 if (import.meta.main) {
   try {
+    // A binary made by `deno compile` has one set of permissions for all commands: only `pull` keeps the network.
+    if (Deno.args.find((argument) => !argument.startsWith("-")) !== "pull") {
+      await Deno.permissions.revoke({ name: "net" });
+    }
     await rootCommand().parse(Deno.args);
   } catch (error) {
     const { code, line, isExpected } = explainError(error);

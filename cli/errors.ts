@@ -2,7 +2,8 @@
 import { ValidationError } from "@cliffy/command";
 import { GpuError, GpuUnavailableError, MemoryError } from "../gpu/errors.ts";
 import { ConfigError } from "../model/config.ts";
-import { DataError } from "../model/dataset.ts";
+import { DataError } from "../model/documents.ts";
+import { PullError } from "../model/pull_error.ts";
 import { CheckpointError } from "../model/safetensors.ts";
 import { TrainingError } from "../model/train.ts";
 
@@ -24,6 +25,7 @@ const EXPECTED = [
   ConfigError,
   DataError,
   CheckpointError,
+  PullError,
   TrainingError,
   GpuError,
   RangeError,

@@ -9,7 +9,9 @@ import { forwardCommand } from "./forward.ts";
 import { generateCommand } from "./generate.ts";
 import { inspectCommand } from "./inspect.ts";
 import { profileCommand } from "./profile.ts";
+import { pullCommand } from "./pull.ts";
 import { openTerminal } from "./terminal.ts";
+import { tokenizerCommand } from "./tokenizer.ts";
 import { trainCommand } from "./train.ts";
 
 /** The whole command line. Errors are thrown, not printed. */
@@ -32,6 +34,8 @@ export function rootCommand(): Command<any> {
     .command("forward", forwardCommand())
     .command("inspect", inspectCommand())
     .command("profile", profileCommand())
+    .command("pull", pullCommand())
+    .command("tokenizer", tokenizerCommand())
     .command("doctor", doctorCommand())
     .command("demo", demoCommand())
     .command("completions", new CompletionsCommand())

@@ -3,7 +3,7 @@
  * binary it needs cannot be downloaded, as a self-extracting archive of the running Deno and the bundled program.
  */
 import { type Packages, WORK_FOLDER } from "./packages.ts";
-import { PROGRAM_PERMISSIONS } from "./permissions.ts";
+import { NETWORK_PERMISSIONS, PROGRAM_PERMISSIONS } from "./permissions.ts";
 import { runProgram, runSilently, say } from "./processes.ts";
 import { selfExtractingHeader } from "./self_extracting.ts";
 
@@ -41,7 +41,7 @@ async function makeSelfExtracting(program: string, { flags }: Packages): Promise
   }
   const packed = await archive();
   if (!packed) return 1;
-  const header = selfExtractingHeader({ hash: await hashOf(packed), permissions: PROGRAM_PERMISSIONS });
+  const header = selfExtractingHeader(await hashOf(packed));
   const temporary = `${PARTS}/mor`;
   await Deno.writeFile(temporary, new TextEncoder().encode(header));
   await Deno.writeFile(temporary, packed, { append: true });
@@ -61,7 +61,9 @@ export async function compileProgram(program: string, packages: Packages): Promi
   await Deno.mkdir(PARTS, { recursive: true });
   const suffix = Deno.build.os === "windows" ? ".exe" : "";
   const [target, made] = [`${TARGET}${suffix}`, `${PARTS}/mor${suffix}`];
-  const compile = ["deno", "compile", "-q", "--no-check", ...packages.flags, ...PROGRAM_PERMISSIONS] as const;
+  // Such a binary has one set of permissions for every command: main.ts gives back what the command must not have.
+  const permissions = [...PROGRAM_PERMISSIONS, ...NETWORK_PERMISSIONS];
+  const compile = ["deno", "compile", "-q", "--no-check", ...packages.flags, ...permissions] as const;
   const { code, errors } = await runSilently([...compile, "-o", made, program], { silenceMs: SILENCE_MS });
   if (code === 0) {
     await Deno.rename(made, target);

@@ -15,7 +15,7 @@ const PROGRAM_VARIABLES = [
   "CI",
 ];
 
-/** Flags for main.ts: any file the user names, no network, no other programs. */
+/** Flags for main.ts whatever the command: any file the user names, no network, no other programs. */
 export const PROGRAM_PERMISSIONS: readonly string[] = [
   "--no-prompt",
   "--allow-read",
@@ -25,12 +25,34 @@ export const PROGRAM_PERMISSIONS: readonly string[] = [
   "--allow-sys=systemMemoryInfo",
 ];
 
-/** Flags for the tests, which besides run the program as users do: through Deno or a shell. */
+/** The one command that uses the network. */
+export const NETWORK_COMMAND = "pull";
+
+/**
+ * Flags that it gets besides. Any host: the Hub, and any mirror that HF_ENDPOINT names, redirects large files to
+ * hosts of its own choice, which change.
+ */
+export const NETWORK_PERMISSIONS: readonly string[] = ["--allow-net", "--allow-env=HF_TOKEN,HF_ENDPOINT"];
+
+/** The command among the program's arguments; those before it can only be flags without a value. */
+export function commandOf(args: readonly string[]): string | undefined {
+  return args.find((arg) => !arg.startsWith("-"));
+}
+
+/** Flags for main.ts with these arguments. */
+export function programPermissions(args: readonly string[]): readonly string[] {
+  return commandOf(args) === NETWORK_COMMAND
+    ? [...PROGRAM_PERMISSIONS, ...NETWORK_PERMISSIONS]
+    : PROGRAM_PERMISSIONS;
+}
+
+/** Flags for the tests, which besides run the program as users do, through Deno or a shell, and a Hub of their own. */
 export const TEST_PERMISSIONS: readonly string[] = [
   "--no-prompt",
   "--allow-read",
   "--allow-write",
   `--allow-env=${[...PROGRAM_VARIABLES, "PATH", "TMPDIR", "TMP", "TEMP", "DENO_DIR"].join(",")}`,
   "--allow-sys=systemMemoryInfo",
+  "--allow-net=127.0.0.1",
   `--allow-run=${Deno.execPath()},sh,bash`,
 ];

@@ -7,7 +7,7 @@
 import { ensureAdapter, gpuEnvironment } from "./adapter.ts";
 import { compileProgram } from "./compile.ts";
 import { choosePackages, type PackageRequest, type Packages, updateLocks, WORK_FOLDER } from "./packages.ts";
-import { PROGRAM_PERMISSIONS } from "./permissions.ts";
+import { commandOf, programPermissions } from "./permissions.ts";
 import { runProgram, say } from "./processes.ts";
 import { runTests, sourceFiles } from "./test_run.ts";
 
@@ -39,7 +39,15 @@ async function runFile(file: string, args: readonly string[], { request, cwd }: 
     cwd && !part.startsWith("--") ? `${Deno.cwd()}/${part}` : part
   );
   const [script = file, ...packageFlags] = absolute;
-  const command = ["deno", "run", "-q", ...packageFlags, ...PROGRAM_PERMISSIONS, script, ...args] as const;
+  const command = [
+    "deno",
+    "run",
+    "-q",
+    ...packageFlags,
+    ...programPermissions(args),
+    script,
+    ...args,
+  ] as const;
   return await runProgram([...command], { cwd, env: gpuEnvironment() });
 }
 
@@ -51,7 +59,7 @@ function userFolder(): string | undefined {
 
 async function runMor(args: readonly string[]): Promise<number> {
   const isIdle = args.some((arg) => IDLE_FLAGS.includes(arg));
-  const needsAdapter = !isIdle && GPU_COMMANDS.includes(args.find((arg) => !arg.startsWith("-")) ?? "");
+  const needsAdapter = !isIdle && GPU_COMMANDS.includes(commandOf(args) ?? "");
   return await inOrder(
     async () => needsAdapter ? await ensureAdapter() : 0,
     () => runFile(PROGRAM, args, { request: { entries: [PROGRAM], isChatty: false }, cwd: userFolder() }),

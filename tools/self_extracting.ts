@@ -1,17 +1,12 @@
 /** The shell script in front of the archive in dist/mor. */
-
-/** What the script needs to know: the archive's hash names its folder, the flags are the program's permissions. */
-export interface HeaderSettings {
-  readonly hash: string;
-  readonly permissions: readonly string[];
-}
+import { NETWORK_COMMAND, NETWORK_PERMISSIONS, PROGRAM_PERMISSIONS } from "./permissions.ts";
 
 /**
  * A POSIX shell script that unpacks what follows it, once per user and version, and becomes the program (`exec`, so
  * that signals and the exit code are the program's own). Two first starts at once both unpack, each into a folder of
  * its own, and the first to rename it wins.
  */
-export function selfExtractingHeader({ hash, permissions }: HeaderSettings): string {
+export function selfExtractingHeader(hash: string): string {
   const lines = [
     "#!/bin/sh",
     "set -eu",
@@ -28,10 +23,19 @@ export function selfExtractingHeader({ hash, permissions }: HeaderSettings): str
     '  rm -rf "$fresh" "$folder/${fresh##*/}"',
     "  trap - EXIT INT TERM HUP",
     "fi",
+    "network=",
+    "# The command is the first argument that is no flag.",
+    'for argument in "$@"; do',
+    '  case "$argument" in',
+    "    -*) ;;",
+    `    ${NETWORK_COMMAND}) network="${NETWORK_PERMISSIONS.join(" ")}"; break ;;`,
+    "    *) break ;;",
+    "  esac",
+    "done",
     "export DENO_NO_UPDATE_CHECK=1",
     `exec "$folder/deno" run -q --no-config --no-lock --no-remote --no-npm ${
-      permissions.join(" ")
-    } "$folder/mor.js" "$@"`,
+      PROGRAM_PERMISSIONS.join(" ")
+    } $network "$folder/mor.js" "$@"`,
     "",
   ];
   return lines.join("\n").replace("LINES", String(lines.length));

@@ -36,6 +36,8 @@ const COMMANDS: Readonly<Record<string, readonly string[]>> = {
     ...["-p", "--prompt-tokens", "-n", "--tokens", "--train", "--batch-size", "--sequence-length"],
     ...["--repeats", "--seed", "--json"],
   ],
+  pull: ["--out", "--file"],
+  tokenizer: ["train"],
   doctor: ["--json"],
   demo: ["--data", "--out", "--steps"],
   completions: [],

@@ -1,7 +1,7 @@
 /** Running the program as users do: as a process of its own, with the permissions that the tasks give it. */
 import { assertEquals, assertStringIncludes } from "@std/assert";
 import { fromFileUrl, join } from "@std/path";
-import { PROGRAM_PERMISSIONS } from "../../tools/permissions.ts";
+import { programPermissions } from "../../tools/permissions.ts";
 
 const root = fromFileUrl(new URL("../..", import.meta.url));
 
@@ -44,7 +44,7 @@ function isFile(path: string): boolean {
 
 /** `deno` and its arguments for the program with the given arguments. */
 export function programCommand(args: readonly string[]): [string, ...string[]] {
-  const flags = ["run", "-q", ...packageFlags(), ...PROGRAM_PERMISSIONS];
+  const flags = ["run", "-q", ...packageFlags(), ...programPermissions(args)];
   return [Deno.execPath(), ...flags, join(root, "main.ts"), ...args];
 }
 
