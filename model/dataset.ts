@@ -1,11 +1,7 @@
 /** Texts to token streams, token streams to seeded batches. */
+import { DataError, readDocuments } from "./documents.ts";
 import { permutation, uniform } from "./random.ts";
 import type { Tokenizer } from "./tokenizer.ts";
-
-/** Data that cannot be used; the message says what to do. */
-export class DataError extends Error {
-  override readonly name = "DataError";
-}
 
 /** B windows of T tokens and, for each token, the next one. Row-major (B, T). */
 export interface Batch {
@@ -25,71 +21,18 @@ export interface Dataset {
  * Reads text files, JSONL files (one document a line, its text under `textField`) and folders of both, in name order.
  * Documents are joined by the end-of-text token.
  *
- * @throws DataError for a missing or empty file, one that is not UTF-8, or a malformed JSONL line.
+ * @throws DataError as `readDocuments` does.
  */
 export async function readTokens(
   paths: readonly string[],
   { tokenizer, textField }: { tokenizer: Tokenizer; textField: string },
 ): Promise<number[]> {
   const tokens: number[] = [];
-  for (const path of await listFiles(paths)) {
-    const text = decodeText(await Deno.readFile(path), path);
-    if (text.length === 0) throw new DataError(`Cannot use ${path}: the file is empty`);
-    const documents = path.endsWith(".jsonl") ? jsonlDocuments(text, { path, textField }) : [text];
-    for (const document of documents) {
-      for (const id of tokenizer.encode(document)) tokens.push(id);
-      tokens.push(tokenizer.endOfText);
-    }
+  for await (const { text } of readDocuments(paths, { textField })) {
+    for (const id of tokenizer.encode(text)) tokens.push(id);
+    tokens.push(tokenizer.endOfText);
   }
   return tokens;
-}
-
-function decodeText(bytes: Uint8Array, path: string): string {
-  try {
-    return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes);
-  } catch (cause) {
-    throw new DataError(`Cannot read ${path}: it is not UTF-8 text; convert it first`, { cause });
-  }
-}
-
-async function listFiles(paths: readonly string[]): Promise<string[]> {
-  const files: string[] = [];
-  for (const path of paths) {
-    const info = await Deno.stat(path).catch(() => {
-      throw new DataError(`Cannot read data ${path}: no such file or folder`);
-    });
-    if (!info.isDirectory) {
-      files.push(path);
-      continue;
-    }
-    const names = (await Array.fromAsync(Deno.readDir(path))).filter(({ isFile }) => isFile).map(({ name }) =>
-      name
-    );
-    const texts = names.filter((name) => /\.(txt|md|jsonl)$/.test(name)).sort();
-    if (texts.length === 0) {
-      throw new DataError(`Cannot read data ${path}: no .txt, .md or .jsonl file in the folder`);
-    }
-    files.push(...texts.map((name) => `${path}/${name}`));
-  }
-  return files;
-}
-
-function jsonlDocuments(text: string, { path, textField }: { path: string; textField: string }): string[] {
-  return text.split("\n").flatMap((line, index) => {
-    if (line.trim() === "") return [];
-    let value: unknown;
-    try {
-      value = JSON.parse(line)?.[textField];
-    } catch {
-      throw new DataError(`Cannot read ${path}:${index + 1}: the line is not JSON`);
-    }
-    if (typeof value !== "string") {
-      throw new DataError(
-        `Cannot read ${path}:${index + 1}: no text under "${textField}"; name it by --text-field`,
-      );
-    }
-    return [value];
-  });
 }
 
 /**

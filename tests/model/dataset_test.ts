@@ -2,13 +2,13 @@ import { join } from "@std/path";
 import { assertEquals, assertNotEquals, assertRejects } from "@std/assert";
 import {
   type Batch,
-  DataError,
   evaluationBatches,
   readTokens,
   splitTokens,
   trainingBatch,
   windowCount,
 } from "../../model/dataset.ts";
+import { DataError } from "../../model/documents.ts";
 import { byteTokenizer } from "../../model/tokenizer.ts";
 
 const END = byteTokenizer.endOfText;

@@ -1,0 +1,134 @@
+/** Reading the texts of files and folders, one document at a time. */
+
+/** Data that cannot be used; the message says what to do. */
+export class DataError extends Error {
+  override readonly name = "DataError";
+}
+
+/** A text of the data. */
+export interface Document {
+  readonly text: string;
+  /** Bytes that it takes up in its file, for showing how far reading has come. */
+  readonly bytes: number;
+}
+
+/** Strings hold no more than half a billion characters. */
+const LONGEST_TEXT_BYTES = 500_000_000;
+
+/**
+ * The documents of the files and folders, one at a time: a text file is one document, a JSONL file is read by lines.
+ *
+ * @throws DataError for a missing or empty file, one that is not UTF-8, a text file of more than 500 MB, or a
+ * malformed JSONL line.
+ */
+export async function* readDocuments(
+  paths: readonly string[],
+  { textField }: { textField: string },
+): AsyncGenerator<Document> {
+  for (const path of await listFiles(paths)) {
+    if (path.endsWith(".jsonl")) yield* jsonlDocuments(path, { textField });
+    else yield await textDocument(path);
+  }
+}
+
+/** Bytes of all files of the data. */
+export async function dataBytes(paths: readonly string[]): Promise<number> {
+  const files = await listFiles(paths);
+  const sizes = await Promise.all(files.map(async (path) => (await Deno.stat(path)).size));
+  return sizes.reduce((sum, size) => sum + size, 0);
+}
+
+async function textDocument(path: string): Promise<Document> {
+  const { size } = await Deno.stat(path);
+  if (size > LONGEST_TEXT_BYTES) {
+    throw new DataError(
+      `Cannot use ${path}: one text of ${size} bytes, at most ${LONGEST_TEXT_BYTES}; ` +
+        "split the file, or make it JSONL with a document a line",
+    );
+  }
+  const bytes = await Deno.readFile(path);
+  if (bytes.length === 0) throw emptyFile(path);
+  return { text: utf8Decoder(path)(bytes, { stream: false }), bytes: bytes.length };
+}
+
+function emptyFile(path: string): DataError {
+  return new DataError(`Cannot use ${path}: the file is empty`);
+}
+
+function utf8Decoder(path: string): TextDecoder["decode"] {
+  const decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
+  return (bytes, options) => {
+    try {
+      return decoder.decode(bytes, options);
+    } catch (cause) {
+      throw new DataError(`Cannot read ${path}: it is not UTF-8 text; convert it first`, { cause });
+    }
+  };
+}
+
+async function listFiles(paths: readonly string[]): Promise<string[]> {
+  const files: string[] = [];
+  for (const path of paths) {
+    const info = await Deno.stat(path).catch(() => {
+      throw new DataError(`Cannot read data ${path}: no such file or folder`);
+    });
+    if (!info.isDirectory) {
+      files.push(path);
+      continue;
+    }
+    const names = (await Array.fromAsync(Deno.readDir(path))).filter(({ isFile }) => isFile).map(({ name }) =>
+      name
+    );
+    const texts = names.filter((name) => /\.(txt|md|jsonl)$/.test(name)).sort();
+    if (texts.length === 0) {
+      throw new DataError(`Cannot read data ${path}: no .txt, .md or .jsonl file in the folder`);
+    }
+    files.push(...texts.map((name) => `${path}/${name}`));
+  }
+  return files;
+}
+
+async function* jsonlDocuments(
+  path: string,
+  { textField }: { textField: string },
+): AsyncGenerator<Document> {
+  let number = 0;
+  for await (const line of readLines(path)) {
+    number++;
+    if (line.trim() === "") continue;
+    const text = jsonlText(line, { where: `${path}:${number}`, textField });
+    yield { text, bytes: new TextEncoder().encode(line).length + 1 };
+  }
+  if (number === 0) throw emptyFile(path);
+}
+
+/** Lines without their ends; none for an empty file. */
+async function* readLines(path: string): AsyncGenerator<string> {
+  const decode = utf8Decoder(path);
+  using file = await Deno.open(path);
+  let rest = "";
+  for await (const bytes of file.readable) {
+    const text = decode(bytes, { stream: true });
+    const end = text.lastIndexOf("\n");
+    // A long line comes in many parts: they are joined once.
+    if (end < 0) {
+      rest += text;
+      continue;
+    }
+    yield* (rest + text.slice(0, end)).split("\n");
+    rest = text.slice(end + 1);
+  }
+  rest += decode();
+  if (rest !== "") yield rest;
+}
+
+function jsonlText(line: string, { where, textField }: { where: string; textField: string }): string {
+  let value: unknown;
+  try {
+    value = JSON.parse(line)?.[textField];
+  } catch {
+    throw new DataError(`Cannot read ${where}: the line is not JSON`);
+  }
+  if (typeof value === "string") return value;
+  throw new DataError(`Cannot read ${where}: no text under "${textField}"; name it by --text-field`);
+}
