@@ -77,6 +77,8 @@ async function demo({ data, out, steps, quiet }: DemoOptions): Promise<void> {
     settings: settingsOf(flags),
     cadence: cadenceOf(flags),
     dataset,
+    tokenizer: byteTokenizer,
+    tokenizerSource: "byte",
     flags,
     folder: out,
   }, { terminal, resume: false, open: () => openNamedDevice(terminal) });
@@ -146,7 +148,7 @@ async function passages(folder: string, terminal: Terminal): Promise<void> {
       const { id, depth } of generate(device, { config, weights }, {
         ...options,
         logProbabilities: 0,
-        endOfText: byteTokenizer.endOfText,
+        endTokens: byteTokenizer.endTokens,
       })
     ) {
       const text = decoder.push(id);

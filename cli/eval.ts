@@ -2,7 +2,8 @@ import { Command, ValidationError } from "@cliffy/command";
 import type { GpuDevice } from "../gpu/device.ts";
 import { readTrainingState } from "../model/checkpoint.ts";
 import type { ModelConfig } from "../model/config.ts";
-import { DataError, readTokens } from "../model/dataset.ts";
+import { readTokens } from "../model/dataset.ts";
+import { DataError } from "../model/documents.ts";
 import {
   type EvaluatedBatch,
   evaluateText,
@@ -13,6 +14,7 @@ import { bytesPerToken, evaluationReport, lossGap } from "../model/evaluation_re
 import { loadOf } from "../model/router_health.ts";
 import type { Routing } from "../model/selection.ts";
 import type { Tokenizer } from "../model/tokenizer.ts";
+import { DTYPE_HELP, matrixChoice } from "./dtype_flags.ts";
 import { evalJson, evalTable, type RoutingResult } from "./eval_report.ts";
 import { openProgress, type Progress } from "./progress.ts";
 import { loadModel, tokenizerOf } from "./session.ts";
@@ -26,6 +28,7 @@ interface EvalFlags {
   readonly sequenceLength?: number | undefined;
   readonly batchSize: number;
   readonly maxTokens?: number | undefined;
+  readonly dtype?: string | undefined;
   readonly json?: boolean | undefined;
   readonly quiet?: boolean | undefined;
 }
@@ -60,6 +63,7 @@ export function evalCommand(): Command<any> {
     )
     .option("--batch-size <n:integer>", "Windows run at once.", { default: 8 })
     .option("--max-tokens <n:integer>", "Predict at most the first n tokens of the text.")
+    .option("--dtype <format:string>", DTYPE_HELP)
     .option("--json", "Print one JSON object.")
     .example("Both routings side by side", "mor eval my-model --data held-out.txt")
     .action((flags: EvalFlags, checkpoint: string) => run(flags, checkpoint));
@@ -67,9 +71,10 @@ export function evalCommand(): Command<any> {
 
 async function run(flags: EvalFlags, checkpoint: string): Promise<void> {
   checkFlags(flags);
+  const choice = matrixChoice(flags.dtype);
   const terminal = openTerminal(flags);
-  const { device, config, weights } = await loadModel(checkpoint, { terminal });
-  const tokenizer = tokenizerOf(config, { source: checkpoint });
+  const { device, source, config, weights } = await loadModel(checkpoint, { terminal, choice });
+  const tokenizer = await tokenizerOf(source);
   const text = await readText(flags, { tokenizer });
   const sequenceLength = await windowLength(flags, { checkpoint, config, terminal });
   const tokens = text.subarray(0, (flags.maxTokens ?? Infinity) + 1);

@@ -13,7 +13,9 @@ import {
 } from "../model/forward.ts";
 import { ConfigError, type ModelConfig } from "../model/config.ts";
 import { tokenRoom } from "../model/generate.ts";
+import { ParameterLayout } from "../model/parameter_layout.ts";
 import type { Routing } from "../model/selection.ts";
+import { DTYPE_HELP, matrixChoice } from "./dtype_flags.ts";
 import { loadModel } from "./session.ts";
 import { openTerminal } from "./terminal.ts";
 
@@ -23,6 +25,7 @@ interface ForwardFlags {
   readonly cached?: number | undefined;
   readonly greedy?: number | undefined;
   readonly gradients?: string | undefined;
+  readonly dtype?: string | undefined;
   readonly json?: boolean | undefined;
   readonly quiet?: boolean | undefined;
 }
@@ -55,6 +58,7 @@ export function forwardCommand(): Command<any> {
       "Continue the first row by n tokens, causally and greedily; without --cached the text runs again for each.",
     )
     .option("--gradients <file:string>", "Write the gradients of the total loss, under the weights' names.")
+    .option("--dtype <format:string>", DTYPE_HELP)
     .option("--json", "Print one JSON object.")
     .example("Logits and losses", "mor forward my-model --ids case.json --json")
     .example("Through the cache", "mor forward my-model --ids case.json --cached 4 --greedy 16")
@@ -67,9 +71,11 @@ const idsSchema = z.strictObject({ input_ids: rows, targets: rows.optional() });
 async function run(flags: ForwardFlags, checkpoint: string): Promise<void> {
   checkFlags(flags);
   const terminal = openTerminal(flags);
-  const { device, config, layout, weights } = await loadModel(checkpoint, { terminal });
+  // Gradients are those of f32 weights.
+  const choice = flags.gradients === undefined ? matrixChoice(flags.dtype) : "f32";
+  const { device, config, weights } = await loadModel(checkpoint, { terminal, choice });
   const input = await readInput(flags, { config });
-  const model = { config, layout, weights };
+  const model = { config, layout: new ParameterLayout(config), weights };
   const result = await forward(device, { model, input, flags });
   const greedy = await continuation(device, { model, prompt: input.ids[0]!, flags });
   const report = reportOf(result, { greedy, isCached: flags.cached !== undefined });
@@ -77,7 +83,7 @@ async function run(flags: ForwardFlags, checkpoint: string): Promise<void> {
   device.close();
 }
 
-function checkFlags({ routing, cached, greedy, gradients }: ForwardFlags): void {
+function checkFlags({ routing, cached, greedy, gradients, dtype }: ForwardFlags): void {
   function check(isRight: boolean, text: string): void {
     if (!isRight) throw new ValidationError(text);
   }
@@ -94,6 +100,7 @@ function checkFlags({ routing, cached, greedy, gradients }: ForwardFlags): void 
     gradients === undefined || isTopK,
     "--gradients needs --routing top-k and no --cached: training routes by top-k",
   );
+  check(gradients === undefined || dtype === undefined || dtype === "f32", "--gradients needs --dtype f32");
   check(cached === undefined || cached >= 0, `--cached is ${cached}, wanted 0 or more`);
   check(greedy === undefined || greedy >= 0, `--greedy is ${greedy}, wanted 0 or more`);
 }

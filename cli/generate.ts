@@ -1,6 +1,7 @@
 import { Command, ValidationError } from "@cliffy/command";
 import { generate, type GeneratedToken, type GenerateOptions, tokenRoom } from "../model/generate.ts";
 import type { Tokenizer } from "../model/tokenizer.ts";
+import { DTYPE_HELP, KV_DTYPE_HELP, kvDtypeFlag, matrixChoice } from "./dtype_flags.ts";
 import { InterruptedError } from "./errors.ts";
 import { loadModel, tokenizerOf } from "./session.ts";
 import { StopStrings } from "./stop_strings.ts";
@@ -20,6 +21,9 @@ interface GenerateFlags {
   readonly depths?: boolean | undefined;
   readonly json?: boolean | undefined;
   readonly logprobs?: number | undefined;
+  readonly dtype?: string | undefined;
+  readonly kvDtype: string;
+  readonly chat?: boolean | undefined;
   readonly quiet?: boolean | undefined;
 }
 
@@ -53,6 +57,12 @@ export function generateCommand(): Command<any> {
     )
     .option("--json", "Print one JSON object: text, tokens with depth and log-probability.")
     .option("--logprobs <k:integer>", "With --json, the k likeliest alternatives of each token.")
+    .option(
+      "--chat",
+      "Give the prompt as a user's message, in the form that the model's chat template makes of it.",
+    )
+    .option("--dtype <format:string>", DTYPE_HELP)
+    .option("--kv-dtype <format:string>", KV_DTYPE_HELP, { default: "f32" })
     .example("Continue a sentence", 'mor generate my-model -p "Call me"')
     .example("In a pipe", "cat prompt.txt | mor generate my-model -p - -q > text.txt")
     .action((flags: GenerateFlags, checkpoint: string) => run(flags, checkpoint));
@@ -60,10 +70,11 @@ export function generateCommand(): Command<any> {
 
 async function run(flags: GenerateFlags, checkpoint: string): Promise<void> {
   checkFlags(flags);
+  const [choice, kvDtype] = [matrixChoice(flags.dtype), kvDtypeFlag(flags.kvDtype)];
   const terminal = openTerminal(flags);
   const prompt = await readPrompt(flags);
-  const { device, config, weights } = await loadModel(checkpoint, { terminal });
-  const tokenizer = tokenizerOf(config, { source: checkpoint });
+  const { device, source, config, weights } = await loadModel(checkpoint, { terminal, choice });
+  const tokenizer = await tokenizerOf(source);
   const seed = flags.seed ?? crypto.getRandomValues(new Uint32Array(1))[0]!;
   terminal.note(`seed: ${seed}`);
   const options: GenerateOptions = {
@@ -78,7 +89,8 @@ async function run(flags: GenerateFlags, checkpoint: string): Promise<void> {
     },
     seed,
     logProbabilities: flags.logprobs ?? 0,
-    endOfText: tokenizer.endOfText,
+    endTokens: tokenizer.endTokens,
+    kvDtype,
   };
   const room = tokenRoom(config, options);
   const tokens = generate(device, { config, weights }, options);

@@ -1,16 +1,19 @@
 import { Command, ValidationError } from "@cliffy/command";
 import type { GpuDevice } from "../gpu/device.ts";
 import { readbackMode } from "../gpu/readback.ts";
-import { loadWeights } from "../model/checkpoint.ts";
+import { openCheckpoint } from "../model/checkpoint_source.ts";
 import { ConfigError, type ModelConfig } from "../model/config.ts";
-import { ParameterLayout, type ParameterViews } from "../model/parameter_layout.ts";
+import type { MatrixChoice } from "../model/load_weights.ts";
+import type { ModelWeights } from "../model/model_weights.ts";
+import { ParameterLayout } from "../model/parameter_layout.ts";
 import { presetNames } from "../model/presets.ts";
 import { profileInference, type ProfileOptions, profileTraining } from "../model/profile.ts";
-import { allocateTraining, type StepShape } from "../model/training.ts";
-import { initializeWeights } from "../model/weights.ts";
+import { allocateTraining, type StepShape, type TrainingBuffers } from "../model/training.ts";
+import { initializeWeights, loadParameters } from "../model/weights.ts";
+import { DTYPE_HELP, matrixChoice } from "./dtype_flags.ts";
 import { type ProfileReport, reportJson, reportText } from "./profile_report.ts";
 import { openProgress } from "./progress.ts";
-import { configOf, openNamedDevice } from "./session.ts";
+import { configOf, loadWeights, openNamedDevice } from "./session.ts";
 import { openTerminal, type Terminal } from "./terminal.ts";
 
 interface ProfileFlags {
@@ -21,6 +24,7 @@ interface ProfileFlags {
   readonly sequenceLength?: number | undefined;
   readonly repeats: number;
   readonly seed: number;
+  readonly dtype?: string | undefined;
   readonly json?: boolean | undefined;
   readonly quiet?: boolean | undefined;
 }
@@ -51,6 +55,7 @@ export function profileCommand(): Command<any> {
     )
     .option("--repeats <n:integer>", "Times to measure each; the median is shown.", { default: 5 })
     .option("--seed <n:integer>", "Seed of the tokens, and of a preset's weights.", { default: 1 })
+    .option("--dtype <format:string>", DTYPE_HELP)
     .option("--json", "Print one JSON object.")
     .example("A preset's inference", "mor profile 135m-mor3 -p 128 -n 16")
     .example("With training", "mor profile my-model --train --batch-size 8")
@@ -59,6 +64,7 @@ export function profileCommand(): Command<any> {
 
 async function run(flags: ProfileFlags, model: string): Promise<void> {
   checkFlags(flags);
+  const choice = matrixChoice(flags.dtype);
   const terminal = openTerminal(flags);
   const config = await configOf(model);
   const context = promptLength(flags, { config, terminal });
@@ -66,9 +72,7 @@ async function run(flags: ProfileFlags, model: string): Promise<void> {
   using device = await openNamedDevice(terminal);
   terminal.note(`seed: ${flags.seed}`);
   const training = shape && allocateTraining(device, { config, shape, evaluationSequences: 0 });
-  const layout = training?.layout ?? new ParameterLayout(config);
-  const weights = training?.weights ?? layout.allocate(device, "weights");
-  await fillWeights(device, { model, layout, weights, seed: flags.seed });
+  const weights = await weightsOf(device, { model, config, training, choice, flags, terminal });
   const { tokens: steps, repeats, seed } = flags;
   const inference = await measure(flags, {
     terminal,
@@ -167,17 +171,30 @@ function isPreset(model: string): boolean {
   return presetNames().includes(model);
 }
 
-async function fillWeights(
+/** Random weights for a preset, a checkpoint's for a checkpoint; in the training step's own array where there is one. */
+async function weightsOf(
   device: GpuDevice,
-  { model, layout, weights, seed }: {
+  { model, config, training, choice, flags: { seed }, terminal }: {
     model: string;
-    layout: ParameterLayout;
-    weights: ParameterViews;
-    seed: number;
+    config: ModelConfig;
+    training: TrainingBuffers | null;
+    choice: MatrixChoice;
+    flags: ProfileFlags;
+    terminal: Terminal;
   },
-): Promise<void> {
-  if (isPreset(model)) initializeWeights(device, { layout, weights, seed });
-  else await loadWeights(device, { folder: model, layout, weights });
+): Promise<ModelWeights> {
+  if (!isPreset(model) && !training) {
+    return await loadWeights(device, { source: await openCheckpoint(model), choice, terminal });
+  }
+  const layout = training?.layout ?? new ParameterLayout(config);
+  const weights = training?.weights ?? layout.allocate(device, "weights");
+  if (isPreset(model)) {
+    initializeWeights(device, { layout, weights, seed });
+  } else {
+    using file = await (await openCheckpoint(model)).openWeights();
+    await loadParameters(device, { layout, views: weights, file });
+  }
+  return weights;
 }
 
 /** Measures with progress shown. */

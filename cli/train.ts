@@ -1,18 +1,20 @@
 import { Command, ValidationError } from "@cliffy/command";
 import { formatBytes } from "../gpu/memory.ts";
 import { MemoryError } from "../gpu/errors.ts";
-import { hasWeights, readConfigFile } from "../model/checkpoint.ts";
+import { hasWeights } from "../model/checkpoint.ts";
 import { ConfigError, type ModelConfig } from "../model/config.ts";
 import { type Dataset, readTokens, splitTokens } from "../model/dataset.ts";
 import { flopsPerToken } from "../model/flops.ts";
 import { parameterCount, unrolledParameterCount } from "../model/parameters.ts";
 import { INIT_METHODS } from "../model/initialize_from.ts";
-import { presetConfig, presetNames } from "../model/presets.ts";
+import type { Tokenizer } from "../model/tokenizer.ts";
+import { tokenizerFor, type TokenizerSource } from "../model/tokenizer_source.ts";
 import { evaluationSequences, type TrainSettings } from "../model/train.ts";
 import { trainingMemory } from "../model/training.ts";
-import { hostMemory, openNamedDevice, tokenizerOf } from "./session.ts";
+import { hostMemory, openNamedDevice } from "./session.ts";
 import { openTerminal, type Terminal } from "./terminal.ts";
 import { cadenceOf, required, type ResolvedFlags, resolveFlags, settingsOf } from "./train_flags.ts";
+import { runConfig, runTokenizer } from "./train_model.ts";
 import { runTraining } from "./train_run.ts";
 
 interface TrainOptions {
@@ -32,6 +34,10 @@ export function trainCommand(): Command<any> {
     .option("--model <preset:string>", "Preset, such as tiny or 360m-mor3, or a config.json.")
     .option("--data <path:string>", "Text or JSONL file, or a folder of them; repeatable.", { collect: true })
     .option("--text-field <name:string>", "Field of a JSONL line that holds the text (text).")
+    .option(
+      "--tokenizer <path:string>",
+      "A tokenizer.json, or a checkpoint with one; the model's vocabulary becomes its own. Presets have bytes.",
+    )
     .option("--out <folder:string>", "Folder of the checkpoint and metrics.jsonl.")
     .option("--steps <n:integer>", "Optimizer steps of the whole run (1000).")
     .option("--batch-size <n:integer>", "Sequences in a batch (8).")
@@ -75,17 +81,32 @@ export function trainCommand(): Command<any> {
 async function train(options: TrainOptions): Promise<void> {
   const terminal = openTerminal(options);
   const flags = await resolveFlags(options);
-  const config = await modelOf(flags, options);
+  const config = await runConfig(flags, options);
   checkWarmup(config, flags);
   const settings = settingsOf(flags);
+  const readSource = (): Promise<TokenizerSource> =>
+    runTokenizer(flags, { config, isResumed: options.resume ?? false });
   if (options.dryRun) {
-    await dryRun({ config, settings, flags, terminal });
+    const readTokenizer = async (): Promise<Tokenizer> => tokenizerFor(await readSource(), { config });
+    await dryRun({ config, settings, flags }, { terminal, readTokenizer });
     return;
   }
   const out = required(flags.out, "--out");
   await checkFolder(out, options);
-  const dataset = await loadDataset(config, flags);
-  await runTraining({ config, settings, cadence: cadenceOf(flags), dataset, flags, folder: out }, {
+  const tokenizerSource = await readSource();
+  const tokenizer = tokenizerFor(tokenizerSource, { config });
+  const dataset = await loadDataset(flags, { config, tokenizer });
+  const run = {
+    config,
+    settings,
+    cadence: cadenceOf(flags),
+    dataset,
+    tokenizer,
+    tokenizerSource,
+    flags,
+    folder: out,
+  };
+  await runTraining(run, {
     terminal,
     resume: options.resume ?? false,
     open: async () => {
@@ -116,21 +137,6 @@ function checkWarmup(
   }
 }
 
-async function modelOf(flags: ResolvedFlags, { resume }: TrainOptions): Promise<ModelConfig> {
-  if (flags.model === undefined && resume) return await readConfigFile(`${flags.out}/config.json`);
-  const model = required(flags.model, "--model");
-  if (presetNames().includes(model)) return presetConfig(model);
-  if (!model.endsWith(".json")) {
-    throw new ValidationError(
-      `Unknown model "${model}": wanted a config.json or a preset (${
-        presetNames().filter((name) => !name.includes("-")).join(", ")
-      }, ` +
-        "each also with -mor2 to -mor4 (expert choice), -tok2 to -tok4 (token choice), -rec2 to -rec4 or -vanilla)",
-    );
-  }
-  return await readConfigFile(model);
-}
-
 async function checkFolder(folder: string, { resume }: TrainOptions): Promise<void> {
   if (!resume && await hasWeights(folder)) {
     throw new ConfigError(
@@ -139,8 +145,10 @@ async function checkFolder(folder: string, { resume }: TrainOptions): Promise<vo
   }
 }
 
-async function loadDataset(config: ModelConfig, flags: ResolvedFlags): Promise<Dataset> {
-  const tokenizer = tokenizerOf(config, { source: "this model" });
+async function loadDataset(
+  flags: ResolvedFlags,
+  { config, tokenizer }: { config: ModelConfig; tokenizer: Tokenizer },
+): Promise<Dataset> {
   const tokens = await readTokens(required(flags.data, "--data"), { tokenizer, textField: flags.text_field });
   return await splitTokens(tokens, {
     validationFraction: flags.validation_fraction,
@@ -171,9 +179,12 @@ function checkMemory(
 }
 
 /** Says what the run would take. Without data the evaluation batch is taken to be as large as the training batch. */
-async function dryRun({ config, settings, flags, terminal }: Plan & { terminal: Terminal }): Promise<void> {
+async function dryRun(
+  { config, settings, flags }: Plan,
+  { terminal, readTokenizer }: { terminal: Terminal; readTokenizer: () => Promise<Tokenizer> },
+): Promise<void> {
   const { shape, schedule, routerWarmup: warmup } = settings;
-  const dataset = flags.data && await loadDataset(config, flags);
+  const dataset = flags.data && await loadDataset(flags, { config, tokenizer: await readTokenizer() });
   const sequences = flags.eval_every === 0
     ? 0
     : dataset

@@ -17,6 +17,7 @@ const flagsSchema = z.strictObject({
   model: z.string(),
   data: z.union([z.string(), z.array(z.string())]).transform((value) => [value].flat()),
   text_field: z.string(),
+  tokenizer: z.string(),
   out: z.string(),
   steps: count,
   batch_size: count,
@@ -173,13 +174,15 @@ async function savedFlags(folder: string): Promise<TrainFlags> {
 }
 
 /** Settings that only the start of a run depends on. */
-const START = ["init", "init_method"] as const;
+const START = ["init", "init_method", "tokenizer"] as const;
 
 function checkNotGiven(fromCommandLine: TrainFlags): void {
   const name = START.find((setting) => fromCommandLine[setting] !== undefined);
   if (name === undefined) return;
   const flag = `--${name.replace("_", "-")}`;
-  throw new ValidationError(`${flag} cannot be given with --resume: the weights come from the run in --out`);
+  throw new ValidationError(
+    `${flag} cannot be given with --resume: the run in --out goes on as it was started`,
+  );
 }
 
 /** A --config file may serve both a run's start and its resumption. */

@@ -6,11 +6,13 @@ import type { Dataset } from "../model/dataset.ts";
 import { generate } from "../model/generate.ts";
 import type { ParameterViews } from "../model/parameter_layout.ts";
 import { COLLAPSED_FRACTION, collapsedDepth, CollapseWatch } from "../model/router_health.ts";
+import type { Tokenizer } from "../model/tokenizer.ts";
+import type { TokenizerSource } from "../model/tokenizer_source.ts";
 import { type StepReport, train, type TrainCadence, type TrainSettings } from "../model/train.ts";
 import { InterruptedError, isFileError, RunFileError } from "./errors.ts";
 import { MetricsLog } from "./metrics.ts";
 import { formatDuration, openProgress, type Progress } from "./progress.ts";
-import { peakMemory, tokenizerOf } from "./session.ts";
+import { peakMemory } from "./session.ts";
 import type { Terminal } from "./terminal.ts";
 import { initOf, type ResolvedFlags } from "./train_flags.ts";
 
@@ -20,6 +22,9 @@ export interface Run {
   readonly settings: TrainSettings;
   readonly cadence: TrainCadence;
   readonly dataset: Dataset;
+  readonly tokenizer: Tokenizer;
+  /** Where the tokenizer comes from, for the checkpoint. */
+  readonly tokenizerSource: TokenizerSource;
   readonly flags: ResolvedFlags;
   readonly folder: string;
 }
@@ -42,7 +47,7 @@ export async function runTraining(
   run: Run,
   { terminal, resume, open }: { terminal: Terminal; resume: boolean; open: () => Promise<GpuDevice> },
 ): Promise<StepReport[]> {
-  const { config, settings, cadence, dataset, flags, folder } = run;
+  const { config, settings, cadence, dataset, tokenizerSource, flags, folder } = run;
   const interrupt = new AbortController();
   const onSignal = (): void => interrupt.abort();
   Deno.addSignalListener("SIGINT", onSignal);
@@ -60,6 +65,7 @@ export async function runTraining(
     settings,
     cadence,
     dataset,
+    tokenizer: tokenizerSource,
     folder,
     resume,
     init: initOf(flags),
@@ -194,10 +200,9 @@ function collapseWarning(
 
 async function sample(
   device: GpuDevice,
-  { run: { config, flags, settings }, weights }: { run: Run; weights: ParameterViews },
+  { run: { config, flags, settings, tokenizer }, weights }: { run: Run; weights: ParameterViews },
 ): Promise<string> {
-  const tokenizer = tokenizerOf(config, { source: "this model" });
-  const decoder = tokenizer.decoder();
+  const decoder = tokenizer.decoder({ isContinuation: true });
   const prompt = tokenizer.encode(flags.sample_prompt);
   let text = flags.sample_prompt;
   const tokens = generate(device, { config, weights }, {
@@ -206,7 +211,7 @@ async function sample(
     sampling: { temperature: 0.8, topK: 0, topP: 0.95, minP: 0, repeatPenalty: 1 },
     seed: settings.seed,
     logProbabilities: 0,
-    endOfText: tokenizer.endOfText,
+    endTokens: tokenizer.endTokens,
   });
   for await (const { id } of tokens) text += decoder.push(id);
   return text + decoder.flush();

@@ -4,6 +4,7 @@ import type { Packing } from "../gpu/packing.ts";
 import type { Tensor } from "../gpu/tensor.ts";
 import { layerBackward, layerForward } from "./layer.ts";
 import type { LayerActivations, LayerContext, LayerKeys } from "./layer_buffers.ts";
+import type { LayerWeights } from "./model_weights.ts";
 import type { LayerViews } from "./parameter_layout.ts";
 
 /** What layers leave for their backward pass, and where their keys come from. */
@@ -14,7 +15,7 @@ export interface LayerBuffers {
 
 /** Layers with their weights. */
 export interface LayerRun extends LayerBuffers {
-  readonly weights: readonly LayerViews[];
+  readonly weights: readonly LayerWeights[];
 }
 
 /** Records layers on x for the packed rows and returns the last one's output. */

@@ -5,7 +5,7 @@ import type { Allocator } from "../gpu/memory.ts";
 import { viewTensor, writeTensor } from "../gpu/tensor.ts";
 import type { ModelConfig } from "./config.ts";
 import type { KvCache } from "./kv_cache.ts";
-import type { ParameterViews } from "./parameter_layout.ts";
+import type { ModelWeights } from "./model_weights.ts";
 import { transformerForward } from "./transformer.ts";
 import { allocateWorkspace, type Workspace } from "./workspace.ts";
 
@@ -33,7 +33,7 @@ export class CachedPass {
     device: GpuDevice,
     { config, weights, cache, rows, head, allocator = device }: {
       config: ModelConfig;
-      weights: ParameterViews;
+      weights: ModelWeights;
       cache: KvCache;
       rows: number;
       head: "all" | "one";

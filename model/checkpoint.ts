@@ -7,12 +7,14 @@
  */
 import { join } from "@std/path";
 import type { GpuDevice } from "../gpu/device.ts";
-import { ConfigError, type ModelConfig } from "./config.ts";
-import { modelConfigToJson, parseModelConfig } from "./config_file.ts";
-import { replaceFile, writeAll } from "./files.ts";
+import type { ModelConfig } from "./config.ts";
+import { modelConfigToJson, parseModelConfigText } from "./config_file.ts";
+import { writeJson } from "./files.ts";
 import type { OptimizerState } from "./optimizer.ts";
 import type { ParameterLayout, ParameterViews } from "./parameter_layout.ts";
-import { CheckpointError, SafetensorsFile, writeSafetensors } from "./safetensors.ts";
+import { CheckpointError, SafetensorsFile } from "./safetensors.ts";
+import { writeSafetensors } from "./safetensors_writer.ts";
+import { type TokenizerSource, writeTokenizerFiles } from "./tokenizer_source.ts";
 import { loadParameters, parameterSources } from "./weights.ts";
 
 const CONFIG = "config.json";
@@ -44,15 +46,7 @@ export async function readConfigFile(path: string): Promise<ModelConfig> {
     if (!(cause instanceof Deno.errors.NotFound || cause instanceof Deno.errors.NotADirectory)) throw cause;
     throw new CheckpointError(`Cannot load ${path}: no such file`, { cause });
   }
-  let json: unknown;
-  try {
-    json = JSON.parse(text);
-  } catch (cause) {
-    throw new ConfigError(`Cannot use config ${path}: it is not JSON (${(cause as Error).message})`, {
-      cause,
-    });
-  }
-  return parseModelConfig(json, { source: path });
+  return parseModelConfigText(text, { source: path });
 }
 
 /** @throws CheckpointError when the weights are missing, damaged or of other shapes than the configuration's. */
@@ -64,13 +58,14 @@ export async function loadWeights(
   await loadParameters(device, { layout, views: weights, file });
 }
 
-/** Creates the folder with its configuration, if it is not there. */
-export async function createCheckpointFolder(folder: string, config: ModelConfig): Promise<void> {
+/** Creates the folder, if it is not there, with the configuration and the tokenizer's files. */
+export async function createCheckpointFolder(
+  folder: string,
+  { config, tokenizer }: { config: ModelConfig; tokenizer: TokenizerSource },
+): Promise<void> {
   await Deno.mkdir(join(folder, TRAINING), { recursive: true });
-  const text = JSON.stringify(modelConfigToJson(config), null, 2) + "\n";
-  await replaceFile(join(folder, CONFIG), {
-    write: (file) => writeAll(file, new TextEncoder().encode(text)),
-  });
+  await writeTokenizerFiles(folder, tokenizer);
+  await writeJson(join(folder, CONFIG), modelConfigToJson(config));
 }
 
 /** Writes weights and training state; the checkpoint before stays until both are complete. */

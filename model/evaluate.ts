@@ -5,7 +5,7 @@ import { readTensors } from "../gpu/readback.ts";
 import { writeTensor } from "../gpu/tensor.ts";
 import type { ModelConfig } from "./config.ts";
 import type { Batch } from "./dataset.ts";
-import type { ParameterViews } from "./parameter_layout.ts";
+import type { ModelWeights } from "./model_weights.ts";
 import { depthFractions, selectionsOf } from "./router_health.ts";
 import { transformerForward, transformerLosses } from "./transformer.ts";
 import type { Workspace } from "./workspace.ts";
@@ -27,7 +27,7 @@ export class Evaluator {
 
   constructor(
     device: GpuDevice,
-    { config, weights, workspace }: { config: ModelConfig; weights: ParameterViews; workspace: Workspace },
+    { config, weights, workspace }: { config: ModelConfig; weights: ModelWeights; workspace: Workspace },
   ) {
     this.#device = device;
     this.#workspace = workspace;

@@ -14,14 +14,14 @@ import { thresholdSelect } from "../gpu/kernels/threshold.ts";
 import { topK } from "../gpu/kernels/top_k.ts";
 import type { Tensor } from "../gpu/tensor.ts";
 import type { ExpertChoiceConfig, ModelConfig } from "./config.ts";
-import type { RouterViews } from "./parameter_layout.ts";
+import type { RouterWeights } from "./model_weights.ts";
 import { routerBackward, routerForward, type RouterRun } from "./router.ts";
 import type { ExpertSelection, SelectionShape } from "./selection.ts";
 
 /** The routers of one step; the auxiliary one is null unless the configuration has them. */
 export interface StepRouters {
-  readonly main: RouterViews;
-  readonly auxiliary: RouterViews | null;
+  readonly main: RouterWeights;
+  readonly auxiliary: RouterWeights | null;
 }
 
 /** What the decisions of a pass have in common. */
@@ -38,12 +38,15 @@ function routerOf({ router }: ModelConfig): ExpertChoiceConfig {
 
 function mainRun(
   { router: activations, candidates: packing }: ExpertSelection,
-  weights: RouterViews,
+  weights: RouterWeights,
 ): RouterRun {
   return { weights, activations, packing };
 }
 
-function auxiliaryRun({ auxiliary, candidates: packing }: ExpertSelection, weights: RouterViews): RouterRun {
+function auxiliaryRun(
+  { auxiliary, candidates: packing }: ExpertSelection,
+  weights: RouterWeights,
+): RouterRun {
   return { weights, activations: auxiliary!.router, packing };
 }
 

@@ -51,3 +51,12 @@ export async function readFull(file: Deno.FsFile, bytes: Uint8Array): Promise<bo
   }
   return true;
 }
+
+/** Writes an object as JSON text with line breaks. */
+export async function writeJson(path: string, value: unknown): Promise<void> {
+  await writeText(path, JSON.stringify(value, null, 2) + "\n");
+}
+
+export async function writeText(path: string, text: string): Promise<void> {
+  await replaceFile(path, { write: (file) => writeAll(file, new TextEncoder().encode(text)) });
+}

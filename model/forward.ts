@@ -11,9 +11,10 @@ import type { Routing } from "./selection.ts";
 import { CachedPass } from "./cached_pass.ts";
 import { generate } from "./generate.ts";
 import { allocateCache } from "./kv_cache.ts";
-import type { ParameterLayout, ParameterViews } from "./parameter_layout.ts";
+import type { ModelWeights } from "./model_weights.ts";
+import type { ParameterLayout } from "./parameter_layout.ts";
 import { GREEDY } from "./sampling.ts";
-import { writeSafetensors } from "./safetensors.ts";
+import { writeSafetensors } from "./safetensors_writer.ts";
 import { type LossTerms, lossTerms } from "./training.ts";
 import { transformerBackward, transformerForward, transformerLosses } from "./transformer.ts";
 import { parameterSources } from "./weights.ts";
@@ -39,7 +40,7 @@ export interface ForwardResult {
 export interface Model {
   readonly config: ModelConfig;
   readonly layout: ParameterLayout;
-  readonly weights: ParameterViews;
+  readonly weights: ModelWeights;
 }
 
 /** Causal routing, as in generation. */
@@ -127,7 +128,7 @@ export async function greedyContinuation(
   device: GpuDevice,
   { model, prompt, count }: { model: Model; prompt: readonly number[]; count: number },
 ): Promise<number[]> {
-  const options = { prompt, count, sampling: GREEDY, seed: 0, logProbabilities: 0, endOfText: null };
+  const options = { prompt, count, sampling: GREEDY, seed: 0, logProbabilities: 0, endTokens: [] };
   return (await Array.fromAsync(generate(device, model, options))).map(({ id }) => id);
 }
 

@@ -4,9 +4,10 @@
  */
 import { setImmediate } from "node:timers";
 import type { GpuDevice } from "../gpu/device.ts";
+import type { KvDtype } from "../gpu/kernels/attention_heads.ts";
 import { ConfigError, type ModelConfig } from "./config.ts";
 import { Decoder } from "./decoder.ts";
-import type { ParameterViews } from "./parameter_layout.ts";
+import type { ModelWeights } from "./model_weights.ts";
 import { type DecodedToken, stepsPerRead } from "./slot_sampler.ts";
 import { likeliestTokens, type SamplingOptions, type TokenProbability } from "./sampling.ts";
 
@@ -24,8 +25,10 @@ export interface GenerateOptions {
   readonly seed: number;
   /** Alternatives reported with each token. */
   readonly logProbabilities: number;
-  /** Generation ends before this token; null never. */
-  readonly endOfText: number | null;
+  /** Generation ends before any of these tokens. */
+  readonly endTokens: readonly number[];
+  /** How the cache stores keys and values; f32 unless told. */
+  readonly kvDtype?: KvDtype;
 }
 
 /**
@@ -53,18 +56,18 @@ export function tokenRoom(
  */
 export async function* generate(
   device: GpuDevice,
-  { config, weights }: { config: ModelConfig; weights: ParameterViews },
+  { config, weights }: { config: ModelConfig; weights: ModelWeights },
   options: GenerateOptions,
 ): AsyncGenerator<GeneratedToken> {
-  const { prompt, sampling, seed, endOfText, logProbabilities } = options;
+  const { prompt, sampling, seed, endTokens, logProbabilities, kvDtype = "f32" } = options;
   const count = Math.min(options.count, tokenRoom(config, options));
   if (count === 0) return;
   const capacity = Math.max(prompt.length, prompt.length + count - 1);
-  using decoder = new Decoder(device, { config, weights, slots: 1, capacity });
+  using decoder = new Decoder(device, { config, weights, slots: 1, capacity, kvDtype });
   let tokens = [await decoder.start(0, { prompt, sampling: { ...sampling, seed } })];
   for (let done = 0; done < count;) {
     for (const token of tokens) {
-      if (token.id === endOfText) return;
+      if (endTokens.includes(token.id)) return;
       const row = done === 0 ? "prompt" : 0;
       const top = logProbabilities === 0
         ? []

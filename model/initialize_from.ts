@@ -4,9 +4,9 @@
  * Each unique layer takes the weights of one layer of the source, or the mean of those that it stands for. Embedding,
  * final norm and head are copied, routers start fresh. The methods are those of the paper's code, arXiv 2507.10524.
  */
-import { join } from "@std/path";
 import type { GpuDevice } from "../gpu/device.ts";
 import { elementCount, writeTensor } from "../gpu/tensor.ts";
+import type { CheckpointSource } from "./checkpoint_source.ts";
 import {
   ConfigError,
   hasUnsharedEnds,
@@ -18,7 +18,7 @@ import { modelConfigToJson } from "./config_file.ts";
 import type { ParameterLayout, ParameterViews } from "./parameter_layout.ts";
 import { layerPlan, parameterTable } from "./parameters.ts";
 import { permutation, uniform } from "./random.ts";
-import { SafetensorsFile } from "./safetensors.ts";
+import { readWeight, type WeightFile } from "./weight_file.ts";
 import { initializeWeights, parameterTensor } from "./weights.ts";
 
 /**
@@ -39,6 +39,7 @@ const COMMON_FIELDS = [
   "tie_word_embeddings",
   "rms_norm_eps",
   "rope_theta",
+  "rope_scaling",
 ];
 
 /**
@@ -111,7 +112,7 @@ function sharedLayers(config: ModelConfig, sourceLayerCount: number): number[][]
 }
 
 /**
- * Fills the weights from the folder of a checkpoint: vanilla, its layers mapped by `sourceLayers`, or with the model's
+ * Fills the weights from another model: vanilla, its layers mapped by `sourceLayers`, or with the model's
  * own recursion, its layers copied one to one and so every router weight of the same name and shape. What the source
  * does not give is as `initializeWeights` leaves it.
  *
@@ -120,22 +121,22 @@ function sharedLayers(config: ModelConfig, sourceLayerCount: number): number[][]
  */
 export async function initializeFrom(
   device: GpuDevice,
-  { layout, weights, source, sourceConfig, method, seed }: {
+  { layout, weights, source, method, seed }: {
     layout: ParameterLayout;
     weights: ParameterViews;
-    source: string;
-    sourceConfig: ModelConfig;
+    source: CheckpointSource;
     method: InitMethod;
     seed: number;
   },
 ): Promise<void> {
   const { config } = layout;
-  checkCommonFields(config, { source, sourceConfig });
-  checkRecursion(config, { source, sourceConfig });
+  const { config: sourceConfig } = source;
+  checkCommonFields(config, source);
+  checkRecursion(config, source);
   const layers = sourceConfig.recursion
     ? Array.from({ length: numUniqueLayers(config) }, (_, u) => [u])
     : sourceLayers(config, { sourceLayerCount: sourceConfig.numHiddenLayers, method, seed });
-  using file = await SafetensorsFile.open(join(source, "model.safetensors"));
+  using file = await source.openWeights();
   initializeWeights(device, { layout, weights, seed });
   const withoutRouter = new Set(parameterTable({ ...config, router: null }).map(({ name }) => name));
   for (const { spec: { name, shape } } of layout.places.values()) {
@@ -146,29 +147,24 @@ export async function initializeFrom(
   }
 }
 
-function checkCommonFields(
-  config: ModelConfig,
-  { source, sourceConfig }: { source: string; sourceConfig: ModelConfig },
-): void {
+function checkCommonFields(config: ModelConfig, { path, config: sourceConfig }: CheckpointSource): void {
   const [wanted, met] = [modelConfigToJson(config), modelConfigToJson(sourceConfig)];
   for (const field of COMMON_FIELDS) {
-    if (met[field] !== wanted[field]) {
+    const [metText, wantedText] = [met, wanted].map((json) => JSON.stringify(json[field] ?? null));
+    if (metText !== wantedText) {
       throw new ConfigError(
-        `Cannot initialise from ${source}: its ${field} is ${met[field]}, the model's ${wanted[field]}; ` +
+        `Cannot initialise from ${path}: its ${field} is ${metText}, the model's ${wantedText}; ` +
           "choose a source and a model that differ in layers only",
       );
     }
   }
 }
 
-function checkRecursion(
-  { recursion }: ModelConfig,
-  { source, sourceConfig }: { source: string; sourceConfig: ModelConfig },
-): void {
+function checkRecursion({ recursion }: ModelConfig, { path, config: sourceConfig }: CheckpointSource): void {
   const [wanted, met] = [recursionText(recursion), recursionText(sourceConfig.recursion)];
   if (sourceConfig.recursion && met !== wanted) {
     throw new ConfigError(
-      `Cannot initialise from ${source}: its recursion is ${met}, the model's ${wanted}; ` +
+      `Cannot initialise from ${path}: its recursion is ${met}, the model's ${wanted}; ` +
         "choose a vanilla source or one of the same recursion",
     );
   }
@@ -181,7 +177,7 @@ function recursionText(recursion: RecursionConfig | null): string {
 }
 
 function hasTensor(
-  { entries }: SafetensorsFile,
+  { entries }: WeightFile,
   { name, shape }: { name: string; shape: readonly number[] },
 ): boolean {
   return entries.get(name)?.shape.join() === shape.join();
@@ -196,13 +192,13 @@ function sourceNames(name: string, layers: readonly (readonly number[])[]): stri
 
 /** The mean of tensors of one shape, summed in float64; of one tensor, its own bits. */
 async function readMean(
-  file: SafetensorsFile,
+  file: WeightFile,
   { names, shape }: { names: readonly string[]; shape: readonly number[] },
 ): Promise<Float32Array<ArrayBuffer>> {
-  if (names.length === 1) return await file.readFloat32(names[0]!, shape);
+  if (names.length === 1) return await readWeight(file, { name: names[0]!, shape });
   const sum = new Float64Array(elementCount(shape));
   for (const name of names) {
-    const data = await file.readFloat32(name, shape);
+    const data = await readWeight(file, { name, shape });
     for (let i = 0; i < sum.length; i++) sum[i]! += data[i]!;
   }
   return Float32Array.from(sum, (value) => value / names.length);

@@ -25,6 +25,7 @@ import type { Packing } from "../gpu/packing.ts";
 import { type Tensor, viewTensor } from "../gpu/tensor.ts";
 import type { ModelConfig } from "./config.ts";
 import type { LayerActivations, LayerContext, LayerKeys } from "./layer_buffers.ts";
+import type { LayerWeights } from "./model_weights.ts";
 import type { LayerViews } from "./parameter_layout.ts";
 
 /** The projection as a layer uses it: all of it, or only its queries. */
@@ -55,7 +56,7 @@ export function layerForward(
   commands: Commands,
   { x, weights, activations, keys }: {
     x: Tensor;
-    weights: LayerViews;
+    weights: LayerWeights;
     activations: LayerActivations;
     keys: LayerKeys;
   },
@@ -128,7 +129,7 @@ export function layerBackward(
   commands: Commands,
   { x, weights, gradients, activations, keys, gradState }: {
     x: Tensor;
-    weights: LayerViews;
+    weights: LayerWeights;
     gradients: LayerViews;
     activations: LayerActivations;
     keys: LayerKeys;

@@ -55,7 +55,7 @@ export function parameterTable(config: ModelConfig): ParameterSpec[] {
       matrix(`${name}.output`, outputs, 2 * c);
     }
   }
-  if (hasBias(config)) {
+  if (hasRouterBias(config)) {
     table.push({ name: ROUTER_BIAS, shape: [config.recursion!.numRecursions], kind: "bias" });
   }
   return table;
@@ -64,7 +64,8 @@ export function parameterTable(config: ModelConfig): ParameterSpec[] {
 /** The bias of loss-free balancing. */
 export const ROUTER_BIAS = "model.router.bias";
 
-function hasBias({ router }: ModelConfig): boolean {
+/** Whether loss-free balancing gives the router a bias. */
+export function hasRouterBias({ router }: ModelConfig): boolean {
   return router?.kind === "token_choice" && router.balancing === "loss_free";
 }
 

@@ -9,7 +9,7 @@ import type { ModelConfig } from "./config.ts";
 import { stepsPerRead } from "./slot_sampler.ts";
 import { Decoder } from "./decoder.ts";
 import { DEFAULT_OPTIMIZER } from "./optimizer.ts";
-import type { ParameterViews } from "./parameter_layout.ts";
+import type { ModelWeights } from "./model_weights.ts";
 import { uniform } from "./random.ts";
 import type { SamplingOptions } from "./sampling.ts";
 import { type StepShape, type TrainingBuffers, TrainingPrograms } from "./training.ts";
@@ -66,7 +66,7 @@ const SAMPLING: SamplingOptions = { temperature: 0.8, topK: 40, topP: 0.95, minP
  */
 export async function profileInference(
   device: GpuDevice,
-  { config, weights }: { config: ModelConfig; weights: ParameterViews },
+  { config, weights }: { config: ModelConfig; weights: ModelWeights },
   { promptTokens, steps, ...options }: ProfileOptions & { promptTokens: number; steps: number },
 ): Promise<InferenceProfile> {
   const { seed } = options;

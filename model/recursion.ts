@@ -17,6 +17,7 @@ import type { Gating, ModelConfig } from "./config.ts";
 import { type ExpertContext, selectBackward, selectForward, type StepRouters } from "./expert_choice.ts";
 import { type CachePass, placeStepRows } from "./kv_cache.ts";
 import type { LayerContext } from "./layer_buffers.ts";
+import type { ModelWeights } from "./model_weights.ts";
 import type { LayerViews, ParameterViews } from "./parameter_layout.ts";
 import type { ExpertSelection } from "./selection.ts";
 import { depthBackward, type DepthDecision, depthForward } from "./token_choice.ts";
@@ -47,7 +48,7 @@ export interface RecursionStep {
 /** Everything that the recursion of a pass works with. */
 export interface Recursion {
   readonly config: ModelConfig;
-  readonly weights: ParameterViews;
+  readonly weights: ModelWeights;
   readonly layers: LayerContext;
   readonly decisions: Decisions;
   readonly steps: readonly RecursionStep[];
@@ -55,7 +56,7 @@ export interface Recursion {
   readonly cache: CachePass | null;
 }
 
-function routersOf({ routers, auxiliaryRouters }: ParameterViews, step: number): StepRouters {
+function routersOf({ routers, auxiliaryRouters }: ModelWeights, step: number): StepRouters {
   return { main: routers[step]!, auxiliary: auxiliaryRouters[step] ?? null };
 }
 

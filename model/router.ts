@@ -13,7 +13,7 @@ import type { Allocator } from "../gpu/memory.ts";
 import { fullRecords, type Packing } from "../gpu/packing.ts";
 import { createTensor, type Tensor, tensorFrom } from "../gpu/tensor.ts";
 import type { RouterConfig } from "./config.ts";
-import type { RouterViews } from "./parameter_layout.ts";
+import type { RouterWeights } from "./model_weights.ts";
 
 /** What the hidden layer of an mlp router works with. */
 export interface RouterActivations {
@@ -63,7 +63,7 @@ export function allocateRouter(
 
 /** A router and the rows that it scores. */
 export interface RouterRun {
-  readonly weights: RouterViews;
+  readonly weights: RouterWeights;
   readonly activations: RouterActivations | null;
   /** Which rows of the state x are scored. */
   readonly packing: Packing;
@@ -96,7 +96,7 @@ export function routerBackward(
   { x, run: { weights, activations, packing }, gradients, gradLogits, gradX }: {
     x: Tensor;
     run: RouterRun;
-    gradients: RouterViews;
+    gradients: RouterWeights;
     gradLogits: Tensor;
     gradX: Tensor | null;
   },

@@ -1,28 +1,32 @@
 /**
  * The safetensors format: eight bytes of header length, a JSON header (tensor name to dtype, shape and byte range, and
- * string metadata), then the bytes. Tensors are read one at a time, so that a model never stands in memory twice.
+ * string metadata), then the bytes. Some rows are read at a time, so that a model never stands in memory twice.
+ *
+ * Quantized weights, which the format has no dtype for, are U8 tensors (N, bytes of a row) whose rows are GGUF's blocks;
+ * the metadata's `quantized` names their format.
  */
 import { z } from "zod";
-import { readFull, replaceFile, writeAll } from "./files.ts";
+import { readFull } from "./files.ts";
+import { blockLength, type NumberFormat, rowBytes } from "./number_formats.ts";
+import type { RowRange, WeightEntry, WeightFile } from "./weight_file.ts";
 
 /** A file that is damaged, or does not fit what it is used for. */
 export class CheckpointError extends Error {
   override readonly name = "CheckpointError";
 }
 
-export interface TensorEntry {
-  readonly dtype: string;
-  readonly shape: readonly number[];
+/** Where a weight lies in the file. */
+interface SafetensorsEntry extends WeightEntry {
   /** Byte range [begin, end) after the header. */
   readonly dataOffsets: readonly [begin: number, end: number];
 }
 
-/** A float32 tensor to write; `data` is called when its turn comes. */
-export interface TensorSource {
-  readonly name: string;
-  readonly shape: readonly number[];
-  readonly data: () => Promise<Float32Array> | Float32Array;
-}
+/** Dtypes that weights can have. */
+const FORMATS: Readonly<Record<string, NumberFormat>> = { F32: "f32", F16: "f16", BF16: "bf16" };
+
+/** Key of the metadata that names the format of U8 tensors, and what it can be. */
+export const QUANTIZED = "quantized";
+const QUANTIZED_FORMATS: readonly NumberFormat[] = ["q8_0", "q4_0"];
 
 const entrySchema = z.object({
   dtype: z.string(),
@@ -35,23 +39,28 @@ const metadataSchema = z.record(z.string(), z.string()).optional();
 /** Headers are JSON text of a few hundred bytes a tensor; more than this is not a safetensors file. */
 const MAX_HEADER_BYTES = 100_000_000;
 
+/** What a header says. */
+interface Header {
+  readonly entries: ReadonlyMap<string, SafetensorsEntry>;
+  readonly others: ReadonlyMap<string, string>;
+  readonly metadata: Readonly<Record<string, string>>;
+  readonly dataStart: number;
+}
+
 /** An open file whose header has been checked against the file's length. */
-export class SafetensorsFile {
+export class SafetensorsFile implements WeightFile {
   readonly path: string;
-  readonly entries: ReadonlyMap<string, TensorEntry>;
+  readonly entries: ReadonlyMap<string, SafetensorsEntry>;
+  readonly others: ReadonlyMap<string, string>;
   readonly metadata: Readonly<Record<string, string>>;
   readonly #file: Deno.FsFile;
   readonly #dataStart: number;
 
-  private constructor(file: Deno.FsFile, { path, entries, metadata, dataStart }: {
-    path: string;
-    entries: Map<string, TensorEntry>;
-    metadata: Record<string, string>;
-    dataStart: number;
-  }) {
+  private constructor(file: Deno.FsFile, path: string, { entries, others, metadata, dataStart }: Header) {
     this.#file = file;
     this.path = path;
     this.entries = entries;
+    this.others = others;
     this.metadata = metadata;
     this.#dataStart = dataStart;
   }
@@ -60,37 +69,24 @@ export class SafetensorsFile {
   static async open(path: string): Promise<SafetensorsFile> {
     const file = await openForReading(path);
     try {
-      return new SafetensorsFile(file, { path, ...await readHeader(file, path) });
+      return new SafetensorsFile(file, path, await readHeader(file, path));
     } catch (error) {
       file.close();
       throw error;
     }
   }
 
-  /**
-   * A tensor's elements as float32.
-   *
-   * @throws CheckpointError for a missing tensor, another shape or a dtype other than F32.
-   */
-  async readFloat32(name: string, shape: readonly number[]): Promise<Float32Array<ArrayBuffer>> {
+  async readRows(name: string, { start, count }: RowRange): Promise<Uint8Array<ArrayBuffer>> {
     const entry = this.entries.get(name);
     if (!entry) throw new CheckpointError(`Cannot load ${this.path}: tensor "${name}" is missing`);
-    if (entry.shape.join() !== shape.join()) {
-      throw new CheckpointError(
-        `Cannot load ${this.path}: tensor "${name}" has shape (${entry.shape.join(", ")}), ` +
-          `expected (${shape.join(", ")}) as config.json says`,
-      );
-    }
-    if (entry.dtype !== "F32") {
-      throw new CheckpointError(`Cannot load ${this.path}: tensor "${name}" is ${entry.dtype}, expected F32`);
-    }
-    const [begin, end] = entry.dataOffsets;
-    const bytes = new Uint8Array(end - begin);
-    await this.#file.seek(this.#dataStart + begin, Deno.SeekMode.Start);
+    const width = rowBytes(entry.format, entry.shape.at(-1)!);
+    const bytes = new Uint8Array(count * width);
+    const place = this.#dataStart + entry.dataOffsets[0] + start * width;
+    await this.#file.seek(place, Deno.SeekMode.Start);
     if (!await readFull(this.#file, bytes)) {
       throw new CheckpointError(`Cannot load ${this.path}: the file ends inside tensor "${name}"`);
     }
-    return new Float32Array(bytes.buffer);
+    return bytes;
   }
 
   [Symbol.dispose](): void {
@@ -109,11 +105,7 @@ async function openForReading(path: string): Promise<Deno.FsFile> {
   }
 }
 
-async function readHeader(file: Deno.FsFile, path: string): Promise<{
-  entries: Map<string, TensorEntry>;
-  metadata: Record<string, string>;
-  dataStart: number;
-}> {
+async function readHeader(file: Deno.FsFile, path: string): Promise<Header> {
   function fail(text: string): never {
     throw new CheckpointError(`Cannot load ${path}: ${text}`);
   }
@@ -125,10 +117,13 @@ async function readHeader(file: Deno.FsFile, path: string): Promise<{
   if (8 + headerBytes > size) fail(`the file is truncated inside its header (${size} bytes)`);
   const text = new Uint8Array(headerBytes);
   await readFull(file, text);
-  const header = parseHeader(new TextDecoder().decode(text), fail);
-  const { __metadata__, ...tensors } = header;
-  const entries = new Map<string, TensorEntry>();
-  let dataBytes = 0;
+  const { __metadata__, ...tensors } = parseHeader(new TextDecoder().decode(text), fail);
+  const metadata = metadataSchema.safeParse(__metadata__);
+  if (!metadata.success) fail("the header's metadata is malformed");
+  const quantized = QUANTIZED_FORMATS.find((format) => format === metadata.data?.[QUANTIZED]);
+  const entries = new Map<string, SafetensorsEntry>();
+  const others = new Map<string, string>();
+  const ranges: (readonly [begin: number, end: number])[] = [];
   for (const [name, value] of Object.entries(tensors)) {
     const entry = entrySchema.safeParse(value);
     if (!entry.success) fail(`the header's entry "${name}" is malformed`);
@@ -137,17 +132,43 @@ async function readHeader(file: Deno.FsFile, path: string): Promise<{
     if (end - begin !== expected) {
       fail(`tensor "${name}" spans ${end - begin} bytes, its shape needs ${expected}`);
     }
-    entries.set(name, { dtype, shape, dataOffsets: [begin, end] });
-    dataBytes = Math.max(dataBytes, end);
+    ranges.push([begin, end]);
+    const weight = weightOf(dtype, { shape, quantized });
+    if (weight) entries.set(name, { ...weight, dataOffsets: [begin, end] });
+    else others.set(name, dtype);
   }
+  checkRanges(ranges, fail);
+  const dataBytes = ranges.at(-1)?.[1] ?? 0;
   if (8 + headerBytes + dataBytes !== size) {
     fail(
       `the file is truncated or damaged: ${size} bytes, its header speaks of ${8 + headerBytes + dataBytes}`,
     );
   }
-  const metadata = metadataSchema.safeParse(__metadata__);
-  if (!metadata.success) fail("the header's metadata is malformed");
-  return { entries, metadata: metadata.data ?? {}, dataStart: 8 + headerBytes };
+  return { entries, others, metadata: metadata.data ?? {}, dataStart: 8 + headerBytes };
+}
+
+/** What a tensor holds as a weight; null for a dtype that no weight has. */
+function weightOf(
+  dtype: string,
+  { shape, quantized }: { shape: readonly number[]; quantized: NumberFormat | undefined },
+): WeightEntry | null {
+  const format = FORMATS[dtype];
+  if (format) return { shape, format };
+  if (dtype !== "U8" || !quantized || shape.length !== 2) return null;
+  const blocks = shape[1]! / rowBytes(quantized, blockLength(quantized));
+  return Number.isInteger(blocks)
+    ? { shape: [shape[0]!, blocks * blockLength(quantized)], format: quantized }
+    : null;
+}
+
+/** Sorts the tensors' byte ranges, which must follow one another without overlaps or holes. */
+function checkRanges(ranges: (readonly [begin: number, end: number])[], fail: (text: string) => never): void {
+  ranges.sort(([a, aEnd], [b, bEnd]) => a - b || aEnd - bEnd);
+  let reached = 0;
+  for (const [begin, end] of ranges) {
+    if (begin !== reached) fail(`its tensors overlap or leave a hole at byte ${Math.min(begin, reached)}`);
+    reached = end;
+  }
 }
 
 function parseHeader(text: string, fail: (text: string) => never): Record<string, unknown> {
@@ -161,35 +182,4 @@ function parseHeader(text: string, fail: (text: string) => never): Record<string
 function bytesOf(dtype: string): number {
   const bits = /(\d+)/.exec(dtype)?.[1];
   return dtype === "BOOL" ? 1 : Number(bits ?? 0) / 8;
-}
-
-/** Writes a file in one step (see `replaceFile`) and reads its header back before it takes its place. */
-export async function writeSafetensors(
-  path: string,
-  { tensors, metadata }: { tensors: readonly TensorSource[]; metadata: Readonly<Record<string, string>> },
-): Promise<void> {
-  const header: Record<string, unknown> = { __metadata__: metadata };
-  let offset = 0;
-  for (const { name, shape } of tensors) {
-    const bytes = shape.reduce((product, n) => product * n, 1) * 4;
-    header[name] = { dtype: "F32", shape, data_offsets: [offset, offset + bytes] };
-    offset += bytes;
-  }
-  const json = new TextEncoder().encode(JSON.stringify(header));
-  // Data starts at a multiple of eight bytes; the header is padded with spaces.
-  const text = new Uint8Array(Math.ceil(json.length / 8) * 8).fill(32);
-  text.set(json);
-  const length = new Uint8Array(8);
-  new DataView(length.buffer).setBigUint64(0, BigInt(text.length), true);
-  await replaceFile(path, {
-    write: async (file) => {
-      await writeAll(file, length);
-      await writeAll(file, text);
-      for (const { data } of tensors) {
-        const { buffer, byteOffset, byteLength } = await data();
-        await writeAll(file, new Uint8Array(buffer as ArrayBuffer, byteOffset, byteLength));
-      }
-    },
-    verify: async (unfinished) => (await SafetensorsFile.open(unfinished))[Symbol.dispose](),
-  });
 }

@@ -15,7 +15,7 @@ import type { Allocator } from "../gpu/memory.ts";
 import { dynamicPacking, type Packing } from "../gpu/packing.ts";
 import { createTensor, type Dtype, type Tensor } from "../gpu/tensor.ts";
 import type { ModelConfig, TokenChoiceConfig } from "./config.ts";
-import type { RouterViews } from "./parameter_layout.ts";
+import type { RouterWeights } from "./model_weights.ts";
 import { allocateRouter, type RouterActivations, routerBackward, routerForward } from "./router.ts";
 import type { Selection } from "./selection.ts";
 
@@ -96,7 +96,7 @@ export function allocateDepthDecision(
 
 /** A model's router: its weights and, for loss-free balancing, its bias. */
 export interface DepthRouter {
-  readonly weights: RouterViews;
+  readonly weights: RouterWeights;
   readonly bias: Tensor | null;
 }
 
@@ -201,8 +201,8 @@ export function depthBackward(
   { decision, state, weights, gradients, gradState }: {
     decision: DepthDecision;
     state: Tensor;
-    weights: RouterViews;
-    gradients: RouterViews;
+    weights: RouterWeights;
+    gradients: RouterWeights;
     gradState: Tensor;
   },
   { config, lossScale }: { config: ModelConfig; lossScale: number },

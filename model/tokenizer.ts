@@ -5,9 +5,24 @@ export interface Tokenizer {
   readonly vocabSize: number;
   /** Separates documents and ends a text. */
   readonly endOfText: number;
-  encode(text: string): number[];
+  /** Every token that ends a generated text, `endOfText` among them. */
+  readonly endTokens: readonly number[];
+  encode(text: string, options?: EncodeOptions): number[];
   /** A decoder for a stream of tokens: it holds back bytes until they make whole characters. */
-  decoder(): TokenDecoder;
+  decoder(options?: DecodeOptions): TokenDecoder;
+}
+
+export interface EncodeOptions {
+  /** Adds what the tokenizer puts around a text, such as a begin-of-text token; true unless given. */
+  readonly addSpecialTokens?: boolean;
+}
+
+export interface DecodeOptions {
+  /**
+   * The tokens go on with a text whose beginning is already there, so that the first one's leading space counts. False
+   * unless given: tokenizers that put a space before a text take it away again.
+   */
+  readonly isContinuation?: boolean;
 }
 
 export interface TokenDecoder {
@@ -23,6 +38,7 @@ const END_OF_TEXT = 256;
 export const byteTokenizer: Tokenizer = {
   vocabSize: 257,
   endOfText: END_OF_TEXT,
+  endTokens: [END_OF_TEXT],
   encode: (text) => [...new TextEncoder().encode(text)],
   decoder(): TokenDecoder {
     const utf8 = new TextDecoder("utf-8", { ignoreBOM: true });

@@ -6,13 +6,9 @@
  */
 import { setImmediate } from "node:timers";
 import type { GpuDevice } from "../gpu/device.ts";
-import {
-  createCheckpointFolder,
-  loadTraining,
-  readConfig,
-  readTrainingState,
-  saveTraining,
-} from "./checkpoint.ts";
+import { createCheckpointFolder, loadTraining, readTrainingState, saveTraining } from "./checkpoint.ts";
+import { openCheckpoint } from "./checkpoint_source.ts";
+import type { TokenizerSource } from "./tokenizer_source.ts";
 import { ConfigError, type ModelConfig } from "./config.ts";
 import { modelConfigToJson } from "./config_file.ts";
 import { type Dataset, evaluationBatches, trainingBatch, windowCount } from "./dataset.ts";
@@ -87,6 +83,8 @@ export interface TrainOptions {
   readonly settings: TrainSettings;
   readonly cadence: TrainCadence;
   readonly dataset: Dataset;
+  /** What the tokens are: a new run's folder gets the files. */
+  readonly tokenizer: TokenizerSource;
   readonly folder: string;
   /** Continue the run in the folder instead of starting one. */
   readonly resume: boolean;
@@ -126,7 +124,7 @@ export async function* train(device: GpuDevice, options: TrainOptions): AsyncGen
     await loadTraining(device, { folder, layout, weights, optimizer, step: start });
   } else {
     await startWeights(device, { buffers, options });
-    await createCheckpointFolder(folder, config);
+    await createCheckpointFolder(folder, { config, tokenizer: options.tokenizer });
   }
   yield { kind: "started", step: start, weights };
   const programs = new TrainingPrograms(device, {
@@ -241,9 +239,8 @@ async function startWeights(
     initializeWeights(device, { layout, weights, seed });
     return;
   }
-  const sourceConfig = await readConfig(init.folder);
-  const { folder: source, method } = init;
-  await initializeFrom(device, { layout, weights, source, sourceConfig, method, seed });
+  const source = await openCheckpoint(init.folder);
+  await initializeFrom(device, { layout, weights, source, method: init.method, seed });
 }
 
 /** What a resumed run must have in common with the saved one. */

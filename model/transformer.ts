@@ -16,7 +16,8 @@ import { type LayerRun, layersBackward, layersForward } from "./block.ts";
 import type { ModelConfig } from "./config.ts";
 import { selectLosses } from "./expert_choice.ts";
 import { placeRows } from "./kv_cache.ts";
-import type { LayerViews, ParameterViews } from "./parameter_layout.ts";
+import type { LayerWeights, ModelWeights } from "./model_weights.ts";
+import type { ParameterViews } from "./parameter_layout.ts";
 import { layerPlan } from "./parameters.ts";
 import { type Recursion, recursionBackward, recursionForward } from "./recursion.ts";
 import { depthLosses } from "./token_choice.ts";
@@ -25,17 +26,17 @@ import { LOSS_SLOTS, type Workspace } from "./workspace.ts";
 /** A model's weights together with the buffers of a pass. */
 export interface Pass {
   readonly config: ModelConfig;
-  readonly weights: ParameterViews;
+  readonly weights: ModelWeights;
   readonly workspace: Workspace;
 }
 
 /** The layers of a model in the order in which they run, each part with its weights (or their gradients). */
-function layersOf(
+function layersOf<L extends LayerWeights>(
   config: ModelConfig,
-  { layers }: ParameterViews,
-): { first: LayerViews[]; steps: LayerViews[][]; last: LayerViews[] } {
+  layers: readonly L[],
+): { first: L[]; steps: L[][]; last: L[] } {
   const plan = layerPlan(config);
-  const views = (unique: readonly number[]): LayerViews[] => unique.map((u) => layers[u]!);
+  const views = (unique: readonly number[]): L[] => unique.map((u) => layers[u]!);
   return { first: views(plan.first), steps: plan.steps.map(views), last: views(plan.last) };
 }
 
@@ -45,7 +46,7 @@ function partsOf({ config, weights, workspace }: Pass): {
   recursion: Recursion;
   last: LayerRun;
 } {
-  const { first, steps, last } = layersOf(config, weights);
+  const { first, steps, last } = layersOf(config, weights.layers);
   const { shape, seed, layers, decisions, cache } = workspace;
   return {
     first: { ...workspace.first, weights: first },
@@ -147,7 +148,7 @@ export function transformerBackward(
   const { first, recursion, last } = partsOf(pass);
   const { rows } = full;
   const everyToken = { context, packing: full };
-  const layerGradients = layersOf(config, gradients);
+  const layerGradients = layersOf(config, gradients.layers);
 
   const gradNormed = context.scratch.branch;
   linearBackwardInput(commands, { gradOut: logits, weight: weights.head, gradX: gradNormed }, { rows });

@@ -5,7 +5,8 @@ import { elementCount, type Tensor, viewTensor, writeTensor } from "../gpu/tenso
 import type { ParameterLayout, ParameterViews } from "./parameter_layout.ts";
 import type { ParameterSpec } from "./parameters.ts";
 import { fillNormal, uniform } from "./random.ts";
-import type { SafetensorsFile, TensorSource } from "./safetensors.ts";
+import type { TensorSource } from "./safetensors_writer.ts";
+import { readWeight, type WeightFile } from "./weight_file.ts";
 
 /** The region of one named weight in a flat array, without padding rows. */
 export function parameterTensor(layout: ParameterLayout, { flat }: ParameterViews, name: string): Tensor {
@@ -37,12 +38,12 @@ export async function loadParameters(
   { layout, views, file, prefix = "" }: {
     layout: ParameterLayout;
     views: ParameterViews;
-    file: SafetensorsFile;
+    file: WeightFile;
     prefix?: string;
   },
 ): Promise<void> {
   for (const { spec } of layout.places.values()) {
-    const data = await file.readFloat32(prefix + spec.name, spec.shape);
+    const data = await readWeight(file, { name: prefix + spec.name, shape: spec.shape });
     writeTensor(device, parameterTensor(layout, views, spec.name), data);
   }
 }

@@ -108,7 +108,7 @@ checkpointTest(
   "a saved run loads bit for bit, and an independent reader sees its weights",
   async (device, folder) => {
     const run = randomRun(device, 1);
-    await createCheckpointFolder(folder, config);
+    await createCheckpointFolder(folder, { config, tokenizer: "byte" });
     assertEquals(await hasWeights(folder), false);
     await save(device, { folder, run, step: 7 });
     assertEquals(await hasWeights(folder), true);
@@ -129,7 +129,7 @@ checkpointTest(
   "wherever saving is cut short, weights and their training state load",
   async (device, folder) => {
     const [old, next] = [randomRun(device, 1), randomRun(device, 2)];
-    await createCheckpointFolder(folder, config);
+    await createCheckpointFolder(folder, { config, tokenizer: "byte" });
     await save(device, { folder, run: old, step: 5 });
 
     const { optimizer } = next;
@@ -174,7 +174,7 @@ checkpointTest(
 );
 
 checkpointTest("readTrainingState refuses weights without a training state", async (device, folder) => {
-  await createCheckpointFolder(folder, config);
+  await createCheckpointFolder(folder, { config, tokenizer: "byte" });
   const weights = join(folder, "model.safetensors");
   await assertRejects(
     () => readTrainingState(folder),
@@ -191,7 +191,7 @@ checkpointTest("readTrainingState refuses weights without a training state", asy
 checkpointTest(
   "loadWeights names file, tensor and both shapes when the model is another",
   async (device, folder) => {
-    await createCheckpointFolder(folder, config);
+    await createCheckpointFolder(folder, { config, tokenizer: "byte" });
     await save(device, { folder, run: randomRun(device, 1), step: 1 });
     async function refusal(other: ParameterLayout): Promise<string> {
       const weights = other.allocate(device, "weights");

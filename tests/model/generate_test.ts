@@ -24,7 +24,7 @@ const greedy: GenerateOptions = {
   sampling: GREEDY,
   seed: 1,
   logProbabilities: 0,
-  endOfText: null,
+  endTokens: [],
 };
 const sampled = { ...greedy, sampling: { ...GREEDY, temperature: 1 } };
 
@@ -87,9 +87,9 @@ gpuTest("generate ends before the end of text, and after count tokens", async (d
   const model = modelOf(device);
   const all = idsOf(await tokensOf(device, { model, options: { ...sampled, count: 20 } }));
   assertEquals(all.length, 20);
-  const endOfText = all[7]!;
-  const options = { ...sampled, count: 20, endOfText };
-  assertEquals(idsOf(await tokensOf(device, { model, options })), all.slice(0, all.indexOf(endOfText)));
+  const end = all[7]!;
+  const options = { ...sampled, count: 20, endTokens: [999, end] };
+  assertEquals(idsOf(await tokensOf(device, { model, options })), all.slice(0, all.indexOf(end)));
   assertEquals(await tokensOf(device, { model, options: { ...greedy, count: 0 } }), []);
 });
 

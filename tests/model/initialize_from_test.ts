@@ -2,12 +2,15 @@ import { assert, assertEquals, assertRejects } from "@std/assert";
 import { join } from "@std/path";
 import type { GpuDevice } from "../../gpu/device.ts";
 import { readTensor } from "../../gpu/readback.ts";
+import type { CheckpointSource } from "../../model/checkpoint_source.ts";
 import { ConfigError, type ModelConfig, type RecursionConfig } from "../../model/config.ts";
 import { initializeFrom, type InitMethod, sourceLayers } from "../../model/initialize_from.ts";
 import { ParameterLayout, type ParameterViews } from "../../model/parameter_layout.ts";
 import { type ParameterSpec, parameterTable } from "../../model/parameters.ts";
 import { presetConfig } from "../../model/presets.ts";
-import { CheckpointError, writeSafetensors } from "../../model/safetensors.ts";
+import { CheckpointError } from "../../model/safetensors.ts";
+import { openShards } from "../../model/safetensors_shards.ts";
+import { writeSafetensors } from "../../model/safetensors_writer.ts";
 import { initializeWeights, parameterTensor } from "../../model/weights.ts";
 import { gpuTest } from "../support/device.ts";
 import { createRandom } from "../support/random.ts";
@@ -39,6 +42,16 @@ interface Start {
   readonly weights: ParameterViews;
 }
 
+/** A folder's weights under a configuration. */
+function sourceOf(path: string, config: ModelConfig): CheckpointSource {
+  return {
+    path,
+    config,
+    openWeights: () => openShards(path),
+    readTokenizer: () => Promise.resolve("byte"),
+  };
+}
+
 /** Weights of a model, initialised from a folder with seed 5. */
 async function start(
   device: GpuDevice,
@@ -51,7 +64,7 @@ async function start(
 ): Promise<Start> {
   const layout = new ParameterLayout(config);
   const weights = layout.allocate(device, "weights");
-  await initializeFrom(device, { layout, weights, source, sourceConfig, method, seed: 5 });
+  await initializeFrom(device, { layout, weights, source: sourceOf(source, sourceConfig), method, seed: 5 });
   return { layout, weights };
 }
 
@@ -157,7 +170,7 @@ sourceTest(
     const layout = new ParameterLayout(mor);
     const weights = layout.allocate(device, "weights");
     async function refusal(sourceConfig: ModelConfig, method: InitMethod = "stepwise"): Promise<string> {
-      const settings = { layout, weights, source, sourceConfig, method, seed: 5 };
+      const settings = { layout, weights, source: sourceOf(source, sourceConfig), method, seed: 5 };
       return (await assertRejects(() => initializeFrom(device, settings), ConfigError)).message;
     }
     const other: Partial<ModelConfig>[] = [

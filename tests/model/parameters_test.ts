@@ -2,7 +2,8 @@ import { assertEquals } from "@std/assert";
 import { planAllocator } from "../../gpu/memory.ts";
 import { elementCount, type Tensor } from "../../gpu/tensor.ts";
 import type { ModelConfig, RouterConfig } from "../../model/config.ts";
-import { ParameterLayout, type ParameterViews, type RouterViews } from "../../model/parameter_layout.ts";
+import type { RouterWeights } from "../../model/model_weights.ts";
+import { ParameterLayout, type ParameterViews } from "../../model/parameter_layout.ts";
 import { layerPlan, paddedVocabSize, parameterCount, parameterTable } from "../../model/parameters.ts";
 import { presetConfig } from "../../model/presets.ts";
 import { parameterTensor } from "../../model/weights.ts";
@@ -132,7 +133,7 @@ const laidOut: Record<string, ModelConfig> = {
   ),
 };
 
-function routerTensors({ hidden, output }: RouterViews): Tensor[] {
+function routerTensors({ hidden, output }: RouterWeights): Tensor[] {
   return hidden ? [hidden, output] : [output];
 }
 

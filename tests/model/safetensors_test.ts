@@ -1,15 +1,14 @@
 import { join } from "@std/path";
 import { assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
-import {
-  CheckpointError,
-  SafetensorsFile,
-  type TensorSource,
-  writeSafetensors,
-} from "../../model/safetensors.ts";
+import { encodeNumbers, rowBytes } from "../../model/number_formats.ts";
+import { CheckpointError, SafetensorsFile } from "../../model/safetensors.ts";
+import { type TensorSource, writeSafetensors } from "../../model/safetensors_writer.ts";
+import { readWeight } from "../../model/weight_file.ts";
 import { readTensors } from "../support/golden.ts";
 
 const values = Float32Array.of(0.1, -2, 3e-39, Infinity, 5, 6);
-const tensors: readonly TensorSource[] = [
+type Whole = Omit<TensorSource, "data"> & { readonly data: () => Float32Array | Promise<Float32Array> };
+const tensors: readonly Whole[] = [
   { name: "model.norm.weight", shape: [6], data: () => values },
   { name: "zähler", shape: [2, 3], data: () => Promise.resolve(values.map((value) => value * 2)) },
   { name: "empty", shape: [0, 4], data: () => new Float32Array(0) },
@@ -36,9 +35,9 @@ storageTest("writeSafetensors and SafetensorsFile agree bit for bit", async (pat
   assertEquals(file.metadata, { format: "pt", step: "12" });
   assertEquals([...file.entries.keys()], ["model.norm.weight", "zähler", "empty", "part"]);
   // Out of order, and twice.
-  assertEquals(await file.readFloat32("part", [2]), Float32Array.of(5, 6));
+  assertEquals(await readWeight(file, { name: "part", shape: [2] }), Float32Array.of(5, 6));
   for (const { name, shape, data } of [...tensors, ...tensors]) {
-    assertEquals(await file.readFloat32(name, shape), Float32Array.from(await data()));
+    assertEquals(await readWeight(file, { name, shape }), Float32Array.from(await data()));
   }
 });
 
@@ -62,14 +61,14 @@ storageTest(
     const header = {
       b: { dtype: "F32", shape: [1], data_offsets: [4, 8] },
       a: { dtype: "F32", shape: [1], data_offsets: [0, 4] },
-      half: { dtype: "BF16", shape: [2], data_offsets: [8, 12] },
+      step: { dtype: "I32", shape: [1], data_offsets: [8, 12] },
     };
     await Deno.writeFile(path, fileBytes(header, new Uint8Array(Float32Array.of(1, 2, 3).buffer)));
     using file = await SafetensorsFile.open(path);
     assertEquals(file.metadata, {});
-    assertEquals(await file.readFloat32("b", [1]), Float32Array.of(2));
-    const error = await assertRejects(() => file.readFloat32("half", [2]), CheckpointError);
-    assertEquals(error.message, `Cannot load ${path}: tensor "half" is BF16, expected F32`);
+    assertEquals(await readWeight(file, { name: "b", shape: [1] }), Float32Array.of(2));
+    const error = await assertRejects(() => readWeight(file, { name: "step", shape: [1] }), CheckpointError);
+    assertEquals(error.message, `Cannot load ${path}: tensor "step" is I32, which no weight can be`);
   },
 );
 
@@ -114,6 +113,14 @@ const damaged: Record<string, readonly [bytes: Uint8Array, message: string]> = {
     fileBytes({ weight: { ...entry, dtype: "TEXT" } }, eight),
     'tensor "weight" spans 8 bytes',
   ],
+  "two tensors in one place": [
+    fileBytes({ weight: entry, other: entry }, eight),
+    "its tensors overlap or leave a hole at byte 0",
+  ],
+  "a hole between tensors": [
+    fileBytes({ weight: entry, other: { ...entry, data_offsets: [12, 20] } }, new Uint8Array(20)),
+    "its tensors overlap or leave a hole at byte 8",
+  ],
   "metadata that is not text": [
     fileBytes({ __metadata__: { step: 3 }, weight: entry }, eight),
     "metadata is malformed",
@@ -134,14 +141,17 @@ storageTest("SafetensorsFile names the file that is not there", async (path) => 
 });
 
 storageTest(
-  "readFloat32 names file and tensor when the tensor is missing or has another shape",
+  "readWeight names file and tensor when the tensor is missing or has another shape",
   async (path) => {
     await writeSafetensors(path, { tensors, metadata: {} });
     using file = await SafetensorsFile.open(path);
-    const missing = await assertRejects(() => file.readFloat32("lm_head.weight", [6]), CheckpointError);
+    const missing = await assertRejects(
+      () => readWeight(file, { name: "lm_head.weight", shape: [6] }),
+      CheckpointError,
+    );
     assertEquals(missing.message, `Cannot load ${path}: tensor "lm_head.weight" is missing`);
     const reshaped = await assertRejects(
-      () => file.readFloat32("model.norm.weight", [2, 3]),
+      () => readWeight(file, { name: "model.norm.weight", shape: [2, 3] }),
       CheckpointError,
     );
     assertStringIncludes(
@@ -151,11 +161,15 @@ storageTest(
   },
 );
 
-storageTest("readFloat32 notices a file that shrank since it was opened", async (path) => {
+storageTest("readWeight notices a file that shrank since it was opened", async (path) => {
   await writeSafetensors(path, { tensors, metadata: {} });
   using file = await SafetensorsFile.open(path);
   await Deno.truncate(path, (await Deno.stat(path)).size - 4);
-  await assertRejects(() => file.readFloat32("part", [2]), CheckpointError, 'ends inside tensor "part"');
+  await assertRejects(
+    () => readWeight(file, { name: "part", shape: [2] }),
+    CheckpointError,
+    'ends inside tensor "part"',
+  );
 });
 
 storageTest("writeSafetensors refuses data of another size than its shape", async (path) => {
@@ -166,4 +180,33 @@ storageTest("writeSafetensors refuses data of another size than its shape", asyn
     "damaged",
   );
   assertEquals([...Deno.readDirSync(join(path, ".."))], []);
+});
+
+storageTest("half precision and quantized blocks are read as what they are", async (path) => {
+  const numbers = Float32Array.from({ length: 3 * 64 }, (_, i) => Math.sin(i) * 3);
+  const formats = ["f32", "f16", "q8_0"] as const;
+  // In pieces of any length.
+  async function* pieces(bytes: Uint8Array): AsyncGenerator<Uint8Array> {
+    for (let start = 0; start < bytes.length; start += 50) yield bytes.subarray(start, start + 50);
+  }
+  await writeSafetensors(path, {
+    tensors: formats.map((format) => ({
+      name: format,
+      shape: [3, 64],
+      format,
+      data: () => pieces(encodeNumbers(format, numbers)),
+    })),
+    metadata: {},
+  });
+  using file = await SafetensorsFile.open(path);
+  assertEquals(file.metadata, { quantized: "q8_0" });
+  for (const format of formats) {
+    assertEquals(file.entries.get(format)!.shape, [3, 64]);
+    assertEquals(file.entries.get(format)!.format, format);
+    const bytes = encodeNumbers(format, numbers);
+    const width = rowBytes(format, 64);
+    assertEquals(await file.readRows(format, { start: 1, count: 2 }), bytes.slice(width));
+    const read = await readWeight(file, { name: format, shape: [3, 64] });
+    assertEquals(encodeNumbers(format, read), bytes);
+  }
 });

@@ -45,6 +45,7 @@ const options: Omit<TrainOptions, "folder"> = {
   dataset,
   resume: false,
   init: null,
+  tokenizer: "byte",
   flags: '{"steps": 10}',
   signal: new AbortController().signal,
 };

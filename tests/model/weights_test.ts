@@ -63,6 +63,6 @@ gpuTest(
     assertEquals(sources.map(({ name }) => name), [...layout.places.keys()].map((name) => `exp_avg.${name}`));
     const embedding = sources.find(({ name }) => name === "exp_avg.model.embed_tokens.weight")!;
     assertEquals(embedding.shape, [257, 64]);
-    assertEquals((await embedding.data()).length, 257 * 64);
+    assertEquals((await embedding.data() as Float32Array).length, 257 * 64);
   },
 );

@@ -2,7 +2,7 @@
 import type { GpuDevice } from "../../gpu/device.ts";
 import { writeTensor } from "../../gpu/tensor.ts";
 import type { Model as GpuModel } from "../../model/forward.ts";
-import { ParameterLayout } from "../../model/parameter_layout.ts";
+import { ParameterLayout, type ParameterViews } from "../../model/parameter_layout.ts";
 import { parameterTensor } from "../../model/weights.ts";
 import type { Model } from "../reference/weights.ts";
 import { createRandom } from "./random.ts";
@@ -26,7 +26,10 @@ export function goldenModel({ config, weights }: Golden): Model {
 }
 
 /** Puts a model's weights on the device; it may have more than the configuration asks for. */
-export function uploadModel(device: GpuDevice, { config, weights }: Model): GpuModel {
+export function uploadModel(
+  device: GpuDevice,
+  { config, weights }: Model,
+): GpuModel & { readonly weights: ParameterViews } {
   const layout = new ParameterLayout(config);
   const views = layout.allocate(device, "weights");
   for (const name of layout.places.keys()) {

@@ -1,0 +1,75 @@
+/** What a run trains, and what its tokens are. */
+import { ValidationError } from "@cliffy/command";
+import { dirname, join } from "@std/path";
+import { readConfigFile } from "../model/checkpoint.ts";
+import { openCheckpoint } from "../model/checkpoint_source.ts";
+import { ConfigError, type ModelConfig } from "../model/config.ts";
+import { presetConfig, presetNames } from "../model/presets.ts";
+import { jsonTokenizer, readTokenizerFiles, type TokenizerFiles } from "../model/tokenizer_json.ts";
+import type { TokenizerSource } from "../model/tokenizer_source.ts";
+import { required, type ResolvedFlags } from "./train_flags.ts";
+
+/**
+ * The model's configuration; a preset takes the vocabulary of the tokenizer that is given.
+ *
+ * @throws ValidationError for a model that there is none; ConfigError or CheckpointError for files that cannot be used.
+ */
+export async function runConfig(
+  flags: ResolvedFlags,
+  { resume }: { readonly resume?: boolean | undefined },
+): Promise<ModelConfig> {
+  if (flags.model === undefined && resume) return await readConfigFile(join(flags.out!, "config.json"));
+  const model = required(flags.model, "--model");
+  const isPreset = presetNames().includes(model);
+  if (!isPreset && !model.endsWith(".json")) {
+    throw new ValidationError(
+      `Unknown model "${model}": wanted a config.json or a preset (${
+        presetNames().filter((name) => !name.includes("-")).join(", ")
+      }, ` +
+        "each also with -mor2 to -mor4 (expert choice), -tok2 to -tok4 (token choice), -rec2 to -rec4 or -vanilla)",
+    );
+  }
+  const config = isPreset ? presetConfig(model) : await readConfigFile(model);
+  if (flags.tokenizer === undefined) return config;
+  if (!isPreset) return { ...config, tokenizer: null };
+  const files = resume ? await readTokenizerFiles(flags.out!) : await tokenizerAt(flags.tokenizer);
+  return { ...config, tokenizer: null, vocabSize: jsonTokenizer(files).vocabSize };
+}
+
+/**
+ * The run's tokenizer: the one that is given, else that of the checkpoint that it starts from or goes on with.
+ *
+ * @throws ConfigError when there is none; CheckpointError for a damaged one.
+ */
+export async function runTokenizer(
+  { tokenizer, init, out, model }: ResolvedFlags,
+  { config, isResumed }: { config: ModelConfig; isResumed: boolean },
+): Promise<TokenizerSource> {
+  if (config.tokenizer === "byte") return "byte";
+  if (isResumed) return await readTokenizerFiles(out!);
+  if (tokenizer !== undefined) return await tokenizerAt(tokenizer);
+  if (init !== undefined) return await (await openCheckpoint(init)).readTokenizer();
+  const folder = dirname(model ?? "");
+  if (await exists(join(folder, "tokenizer.json"))) return await readTokenizerFiles(folder);
+  throw new ConfigError(
+    `Cannot train ${model}: its tokens are not bytes, and no tokenizer is given; ` +
+      "give --tokenizer with a tokenizer.json, which `mor tokenizer train` makes",
+  );
+}
+
+/** A tokenizer.json, with the files beside it, or the tokenizer of a checkpoint. */
+async function tokenizerAt(path: string): Promise<TokenizerFiles> {
+  if (path.endsWith(".json")) return await readTokenizerFiles(dirname(path));
+  if (!path.endsWith(".gguf") && !await exists(join(path, "config.json"))) {
+    return await readTokenizerFiles(path);
+  }
+  const files = await (await openCheckpoint(path)).readTokenizer();
+  if (files !== "byte") return files;
+  throw new ConfigError(
+    `Cannot use --tokenizer ${path}: its tokens are bytes; use a preset without --tokenizer`,
+  );
+}
+
+function exists(path: string): Promise<boolean> {
+  return Deno.stat(path).then(() => true, () => false);
+}

@@ -1,0 +1,71 @@
+/** Opens a model wherever it comes from: this program's checkpoints, Hugging Face folders, GGUF files. */
+import { basename, join } from "@std/path";
+import { readConfig } from "./checkpoint.ts";
+import { ConfigError, type ModelConfig } from "./config.ts";
+import { ggufModelConfig } from "./gguf_config.ts";
+import { openGguf } from "./gguf_file.ts";
+import { ggufTokenizer } from "./gguf_tokenizer.ts";
+import { CheckpointError } from "./safetensors.ts";
+import { openShards } from "./safetensors_shards.ts";
+import { readTokenizerFiles } from "./tokenizer_json.ts";
+import type { TokenizerSource } from "./tokenizer_source.ts";
+import type { WeightFile } from "./weight_file.ts";
+
+/** A model on disk. Nothing but its configuration has been read. */
+export interface CheckpointSource {
+  readonly path: string;
+  readonly config: ModelConfig;
+  /** @throws CheckpointError for files that are missing or damaged. */
+  openWeights(): Promise<WeightFile>;
+  /** @throws CheckpointError for a damaged tokenizer, ConfigError where there is none. */
+  readTokenizer(): Promise<TokenizerSource>;
+}
+
+/**
+ * Opens a folder with a config.json, a GGUF file, or a folder whose only model is a GGUF file.
+ *
+ * @throws CheckpointError or ConfigError for what is no model, or none that this program can run.
+ */
+export async function openCheckpoint(path: string): Promise<CheckpointSource> {
+  const info = await Deno.stat(path).catch(() => null);
+  if (!info) throw new CheckpointError(`Cannot load ${path}: no such file or folder`);
+  if (info.isFile) {
+    if (path.endsWith(".gguf")) return await openGgufCheckpoint(path);
+    throw new CheckpointError(
+      `Cannot load ${path}: it is neither a checkpoint's folder nor a .gguf file; give the folder of its config.json`,
+    );
+  }
+  const names = (await Array.fromAsync(Deno.readDir(path))).map(({ name }) => name);
+  const ggufs = names.filter((name) => name.endsWith(".gguf")).sort();
+  if (names.includes("config.json") || ggufs.length === 0) return await openFolder(path);
+  if (ggufs.length === 1) return await openGgufCheckpoint(join(path, ggufs[0]!));
+  throw new CheckpointError(`Cannot load ${path}: it has several models, name one of ${ggufs.join(", ")}`);
+}
+
+async function openFolder(path: string): Promise<CheckpointSource> {
+  const config = await readConfig(path);
+  return {
+    path,
+    config,
+    openWeights: () => openShards(path),
+    readTokenizer: async () => {
+      if (config.tokenizer === "byte") return "byte";
+      const hasTokenizer = await Deno.stat(join(path, "tokenizer.json")).then(() => true, () => false);
+      if (hasTokenizer) return await readTokenizerFiles(path, { eosTokenId: config.extra.eos_token_id });
+      throw new ConfigError(
+        `Cannot read text with ${path}: it has no tokenizer.json, and its config.json does not say "tokenizer": "byte"`,
+      );
+    },
+  };
+}
+
+async function openGgufCheckpoint(path: string): Promise<CheckpointSource> {
+  using file = await openGguf(path);
+  const { metadata } = file;
+  return {
+    path,
+    config: ggufModelConfig(file),
+    openWeights: () => openGguf(path),
+    readTokenizer: () => Promise.resolve(ggufTokenizer(metadata, { source: basename(path) })),
+  };
+}

@@ -1,0 +1,40 @@
+/** Recursive models as folders for the authors' PyTorch code, which trains on several machines what outgrows one GPU. */
+import { basename, join, resolve } from "@std/path";
+import { authorsSettings, yamlText } from "./authors_config.ts";
+import { authorsLayout } from "./authors_layout.ts";
+import { authorsReadme } from "./authors_readme.ts";
+import {
+  type ExportOptions,
+  llamaConfigJson,
+  makeExportFolder,
+  weightSource,
+  writeJson,
+  writeText,
+  writeTokenizer,
+} from "./export_folder.ts";
+import { writeSafetensors } from "./safetensors_writer.ts";
+
+/**
+ * Writes config.json, model.safetensors with that code's whole state dict, the run's YAML file, the tokenizer's files and
+ * a README of how to go on. The folder's name is the run's.
+ *
+ * @throws ConfigError for a model that the code does not have, CheckpointError for missing or damaged weights.
+ */
+export async function exportAuthors(options: ExportOptions): Promise<void> {
+  const { config, weights, out } = options;
+  const name = basename(resolve(out));
+  const folder = `hf_models/${name}`;
+  // That code runs in a folder of the run's own; the variable keeps the one it was started in.
+  const settings = authorsSettings(config, { name, folder: `\${oc.env:PWD}/${folder}` });
+  const architecture = config.router ? "MoRLlamaForCausalLM" : "LlamaForCausalLM";
+  const json = llamaConfigJson(options, { architecture });
+  const tensors = authorsLayout(config).flatMap(({ spec, names }) =>
+    names.map((name) => weightSource(weights, { spec, name }))
+  );
+  await makeExportFolder(options);
+  await writeJson(join(out, "config.json"), json);
+  await writeText(join(out, `${name}.yaml`), yamlText(settings));
+  await writeText(join(out, "README.md"), authorsReadme(config, { name, folder }));
+  await writeTokenizer(options);
+  await writeSafetensors(join(out, "model.safetensors"), { tensors, metadata: { format: "pt" } });
+}

@@ -1,0 +1,88 @@
+/** The weights of a folder: one safetensors file, or several with an index that says which tensor is where. */
+import { join } from "@std/path";
+import { z } from "zod";
+import { CheckpointError, SafetensorsFile } from "./safetensors.ts";
+import type { RowRange, WeightEntry, WeightFile } from "./weight_file.ts";
+
+const WEIGHTS = "model.safetensors";
+const INDEX = "model.safetensors.index.json";
+
+/** A shard's name: a file of the same folder. */
+const shardName = z.string().regex(/^[\w.-]+\.safetensors$/);
+const indexSchema = z.looseObject({ weight_map: z.record(z.string(), shardName) });
+
+/**
+ * Opens `model.safetensors`, or the files that `model.safetensors.index.json` names.
+ *
+ * @throws CheckpointError when files are missing or damaged, or the index does not tell what they hold.
+ */
+export async function openShards(folder: string): Promise<WeightFile> {
+  const path = join(folder, INDEX);
+  const isSharded = await Deno.stat(path).then(() => true, () => false);
+  const isWhole = await Deno.stat(join(folder, WEIGHTS)).then(() => true, () => false);
+  if (isWhole || !isSharded) return await SafetensorsFile.open(join(folder, WEIGHTS));
+  const weightMap = await readIndex(path);
+  const shards = new Map<string, SafetensorsFile>();
+  try {
+    for (const name of new Set(Object.values(weightMap))) {
+      shards.set(name, await SafetensorsFile.open(join(folder, name)));
+    }
+    return new ShardedWeights(path, { shards, weightMap });
+  } catch (error) {
+    for (const shard of shards.values()) shard[Symbol.dispose]();
+    throw error;
+  }
+}
+
+async function readIndex(path: string): Promise<Record<string, string>> {
+  let json: unknown;
+  try {
+    json = JSON.parse(await Deno.readTextFile(path));
+  } catch (cause) {
+    if (!(cause instanceof SyntaxError)) throw cause;
+    throw new CheckpointError(`Cannot load ${path}: it is not JSON`, { cause });
+  }
+  const parsed = indexSchema.safeParse(json);
+  if (parsed.success) return parsed.data.weight_map;
+  const [issue] = parsed.error.issues;
+  throw new CheckpointError(`Cannot load ${path}: field "${issue!.path.join(".")}": ${issue!.message}`);
+}
+
+class ShardedWeights implements WeightFile {
+  readonly path: string;
+  readonly entries: ReadonlyMap<string, WeightEntry>;
+  readonly others: ReadonlyMap<string, string>;
+  readonly #shards: ReadonlyMap<string, SafetensorsFile>;
+  readonly #weightMap: ReadonlyMap<string, string>;
+
+  /** @throws CheckpointError when the index and the shards do not agree. */
+  constructor(path: string, { shards, weightMap }: {
+    shards: ReadonlyMap<string, SafetensorsFile>;
+    weightMap: Readonly<Record<string, string>>;
+  }) {
+    this.path = path;
+    this.#shards = shards;
+    this.#weightMap = new Map(Object.entries(weightMap));
+    const entries = new Map<string, WeightEntry>();
+    const others = new Map<string, string>();
+    for (const [name, shard] of this.#weightMap) {
+      const file = shards.get(shard)!;
+      const [entry, dtype] = [file.entries.get(name), file.others.get(name)];
+      if (entry) entries.set(name, entry);
+      else if (dtype !== undefined) others.set(name, dtype);
+      else throw new CheckpointError(`Cannot load ${path}: tensor "${name}" is not in ${shard}`);
+    }
+    this.entries = entries;
+    this.others = others;
+  }
+
+  async readRows(name: string, rows: RowRange): Promise<Uint8Array<ArrayBuffer>> {
+    const shard = this.#shards.get(this.#weightMap.get(name) ?? "");
+    if (!shard) throw new CheckpointError(`Cannot load ${this.path}: tensor "${name}" is missing`);
+    return await shard.readRows(name, rows);
+  }
+
+  [Symbol.dispose](): void {
+    for (const shard of this.#shards.values()) shard[Symbol.dispose]();
+  }
+}

@@ -1,0 +1,35 @@
+/** What a model's tokens are: bytes, or what the files of a tokenizer say. */
+import { join } from "@std/path";
+import { ConfigError, type ModelConfig } from "./config.ts";
+import { writeJson } from "./files.ts";
+import { byteTokenizer, type Tokenizer } from "./tokenizer.ts";
+import { jsonTokenizer, type TokenizerFiles } from "./tokenizer_json.ts";
+
+export type TokenizerSource = "byte" | TokenizerFiles;
+
+/**
+ * The tokenizer of a model.
+ *
+ * @throws CheckpointError for damaged files; ConfigError for more tokens than the model's vocabulary has.
+ */
+export function tokenizerFor(source: TokenizerSource, { config }: { config: ModelConfig }): Tokenizer {
+  const tokenizer = source === "byte" ? byteTokenizer : jsonTokenizer(source);
+  if (tokenizer.vocabSize > config.vocabSize) {
+    throw new ConfigError(
+      `Cannot use the tokenizer: it has ${tokenizer.vocabSize} tokens, the model ${config.vocabSize} (vocab_size); ` +
+        "they do not belong together",
+    );
+  }
+  return tokenizer;
+}
+
+/** Writes what `readTokenizerFiles` reads; nothing for bytes, which config.json names. */
+export async function writeTokenizerFiles(folder: string, source: TokenizerSource): Promise<void> {
+  if (source === "byte") return;
+  const { tokenizer, config, endTokens } = source;
+  await writeJson(join(folder, "tokenizer.json"), tokenizer);
+  await writeJson(join(folder, "tokenizer_config.json"), config);
+  if (endTokens.length > 0) {
+    await writeJson(join(folder, "generation_config.json"), { eos_token_id: endTokens });
+  }
+}
