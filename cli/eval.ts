@@ -1,9 +1,6 @@
 import { Command, ValidationError } from "@cliffy/command";
 import type { GpuDevice } from "../gpu/device.ts";
-import { readTrainingState } from "../model/checkpoint.ts";
 import type { ModelConfig } from "../model/config.ts";
-import { readTokens } from "../model/dataset.ts";
-import { DataError } from "../model/documents.ts";
 import {
   type EvaluatedBatch,
   evaluateText,
@@ -13,13 +10,12 @@ import {
 import { bytesPerToken, evaluationReport, lossGap } from "../model/evaluation_report.ts";
 import { loadOf } from "../model/router_health.ts";
 import type { Routing } from "../model/selection.ts";
-import type { Tokenizer } from "../model/tokenizer.ts";
 import { DTYPE_HELP, matrixChoice } from "./dtype_flags.ts";
 import { evalJson, evalTable, type RoutingResult } from "./eval_report.ts";
+import { readHeldOut, SEQUENCE_LENGTH, windowLength } from "./held_out.ts";
 import { openProgress, type Progress } from "./progress.ts";
 import { loadModel, tokenizerOf } from "./session.ts";
 import { openTerminal, type Terminal } from "./terminal.ts";
-import { inheritedFlags } from "./train_flags.ts";
 
 interface EvalFlags {
   readonly data: string[];
@@ -38,9 +34,6 @@ const ROUTINGS: Readonly<Record<string, readonly Routing[]>> = {
   "top-k": ["top-k"],
   "both": ["causal", "top-k"],
 };
-
-/** Length of a window where the checkpoint does not say what the model was trained with. */
-const SEQUENCE_LENGTH = 512;
 
 /** `mor eval`: what a model is worth on a text. */
 // deno-lint-ignore no-explicit-any -- see root.ts
@@ -75,8 +68,8 @@ async function run(flags: EvalFlags, checkpoint: string): Promise<void> {
   const terminal = openTerminal(flags);
   const { device, source, config, weights } = await loadModel(checkpoint, { terminal, choice });
   const tokenizer = await tokenizerOf(source);
-  const text = await readText(flags, { tokenizer });
-  const sequenceLength = await windowLength(flags, { checkpoint, config, terminal });
+  const text = await readHeldOut(flags.data, { tokenizer, textField: flags.textField });
+  const sequenceLength = flags.sequenceLength ?? await windowLength(source, { terminal });
   const tokens = text.subarray(0, (flags.maxTokens ?? Infinity) + 1);
   const shape = { batchSize: flags.batchSize, sequenceLength };
   const routings = await evaluateRoutings(device, {
@@ -109,43 +102,6 @@ function checkFlags({ routing, sequenceLength, batchSize, maxTokens }: EvalFlags
   for (const [flag, value] of Object.entries(counts)) {
     if (value !== undefined && value < 1) throw new ValidationError(`${flag} is ${value}, wanted 1 or more`);
   }
-}
-
-/** @throws DataError for a text in which there is nothing to predict. */
-async function readText(
-  { data, textField }: EvalFlags,
-  { tokenizer }: { tokenizer: Tokenizer },
-): Promise<Uint32Array<ArrayBuffer>> {
-  // What parts documents is predicted; after the last one there is no other to part it from.
-  const tokens = (await readTokens(data, { tokenizer, textField })).slice(0, -1);
-  if (tokens.length < 2) {
-    throw new DataError(`Cannot evaluate on ${data.join(", ")}: ${tokens.length} tokens, wanted 2 or more`);
-  }
-  return Uint32Array.from(tokens);
-}
-
-/** Longer windows than in training need positions that the model has not learned, so training's are the default. */
-async function windowLength(
-  { sequenceLength }: EvalFlags,
-  { checkpoint, config: { maxPositionEmbeddings }, terminal }: {
-    checkpoint: string;
-    config: ModelConfig;
-    terminal: Terminal;
-  },
-): Promise<number> {
-  if (sequenceLength !== undefined) return sequenceLength;
-  const state = await readTrainingState(checkpoint).catch(() => null);
-  const trained = state && inheritedFlags(state.flags).sequence_length;
-  if (trained) {
-    terminal.note(`windows of ${trained} tokens, as in training; --sequence-length takes others`);
-    return trained;
-  }
-  const length = Math.min(SEQUENCE_LENGTH, maxPositionEmbeddings);
-  terminal.note(
-    `windows of ${length} tokens: the checkpoint does not tell its training's length; ` +
-      "--sequence-length takes others",
-  );
-  return length;
 }
 
 /** Runs each routing that is wanted; one run serves both where they are one rule. */

@@ -1,4 +1,7 @@
 import { Command, ValidationError } from "@cliffy/command";
+import { chatTemplate } from "../model/chat_template.ts";
+import type { CheckpointSource } from "../model/checkpoint_source.ts";
+import { ConfigError } from "../model/config.ts";
 import { generate, type GeneratedToken, type GenerateOptions, tokenRoom } from "../model/generate.ts";
 import type { Tokenizer } from "../model/tokenizer.ts";
 import { DTYPE_HELP, KV_DTYPE_HELP, kvDtypeFlag, matrixChoice } from "./dtype_flags.ts";
@@ -24,6 +27,7 @@ interface GenerateFlags {
   readonly dtype?: string | undefined;
   readonly kvDtype: string;
   readonly chat?: boolean | undefined;
+  readonly system?: string | undefined;
   readonly quiet?: boolean | undefined;
 }
 
@@ -61,9 +65,11 @@ export function generateCommand(): Command<any> {
       "--chat",
       "Give the prompt as a user's message, in the form that the model's chat template makes of it.",
     )
+    .option("--system <text:string>", "With --chat, a system message before it.")
     .option("--dtype <format:string>", DTYPE_HELP)
     .option("--kv-dtype <format:string>", KV_DTYPE_HELP, { default: "f32" })
     .example("Continue a sentence", 'mor generate my-model -p "Call me"')
+    .example("Ask a chat model", 'mor generate SmolLM2.gguf --chat -p "What is a whale?"')
     .example("In a pipe", "cat prompt.txt | mor generate my-model -p - -q > text.txt")
     .action((flags: GenerateFlags, checkpoint: string) => run(flags, checkpoint));
 }
@@ -78,7 +84,9 @@ async function run(flags: GenerateFlags, checkpoint: string): Promise<void> {
   const seed = flags.seed ?? crypto.getRandomValues(new Uint32Array(1))[0]!;
   terminal.note(`seed: ${seed}`);
   const options: GenerateOptions = {
-    prompt: tokenizer.encode(prompt),
+    prompt: flags.chat
+      ? tokenizer.encode(await chatText(source, { prompt, flags }), { addSpecialTokens: false })
+      : tokenizer.encode(prompt),
     count: flags.count,
     sampling: {
       temperature: flags.temperature,
@@ -105,7 +113,8 @@ async function run(flags: GenerateFlags, checkpoint: string): Promise<void> {
 }
 
 function checkFlags(
-  { prompt, file, count, temperature, topK, topP, minP, repeatPenalty, logprobs, json }: GenerateFlags,
+  { prompt, file, chat, system, count, temperature, topK, topP, minP, repeatPenalty, logprobs, json }:
+    GenerateFlags,
 ): void {
   function check(isRight: boolean, text: string): void {
     if (!isRight) throw new ValidationError(text);
@@ -117,6 +126,7 @@ function checkFlags(
   check(topP > 0 && topP <= 1, `--top-p is ${topP}, wanted above 0, at most 1`);
   check(minP >= 0 && minP <= 1, `--min-p is ${minP}, wanted 0 to 1`);
   check(repeatPenalty > 0, `--repeat-penalty is ${repeatPenalty}, wanted above 0`);
+  check(system === undefined || chat === true, "--system needs --chat");
   check(logprobs === undefined || json === true, "--logprobs needs --json");
   check(logprobs === undefined || logprobs >= 0, `--logprobs is ${logprobs}, wanted 0 or more`);
 }
@@ -124,6 +134,23 @@ function checkFlags(
 async function readPrompt({ prompt, file }: GenerateFlags): Promise<string> {
   if (file !== undefined) return await Deno.readTextFile(file);
   return prompt === "-" ? await new Response(Deno.stdin.readable).text() : prompt!;
+}
+
+/** The prompt as the model's chat template puts it. */
+async function chatText(
+  { path, readTokenizer }: CheckpointSource,
+  { prompt, flags: { system } }: { prompt: string; flags: GenerateFlags },
+): Promise<string> {
+  const source = await readTokenizer();
+  const template = source === "byte" ? null : chatTemplate(source);
+  if (!template) {
+    throw new ConfigError(`Cannot chat with ${path}: it brings no chat template; leave --chat away`);
+  }
+  const messages = [
+    ...(system === undefined ? [] : [{ role: "system", content: system }]),
+    { role: "user", content: prompt },
+  ];
+  return template(messages, { now: new Date() });
 }
 
 /** Streams the text, or gathers it for --json. Returns the number of tokens. */
@@ -137,7 +164,7 @@ async function write(
     terminal: Terminal;
   },
 ): Promise<number> {
-  const decoder = tokenizer.decoder();
+  const decoder = tokenizer.decoder({ isContinuation: !flags.chat });
   const stops = new StopStrings(flags.stop ?? []);
   const tokens: Record<string, unknown>[] = [];
   const depths: number[] = [];
@@ -153,7 +180,7 @@ async function write(
     text += piece;
     if (piece !== "" && !flags.json) terminal.out(isColored ? colorDepth(piece, depth) : piece);
   }
-  if (!flags.json) terminal.out(prompt);
+  if (!flags.json && !flags.chat) terminal.out(prompt);
   const started = performance.now();
   for await (const { id, depth, logProbability, top } of generated) {
     depths.push(depth);

@@ -10,6 +10,7 @@ import { generateCommand } from "./generate.ts";
 import { inspectCommand } from "./inspect.ts";
 import { profileCommand } from "./profile.ts";
 import { pullCommand } from "./pull.ts";
+import { quantizeCommand } from "./quantize.ts";
 import { openTerminal } from "./terminal.ts";
 import { tokenizerCommand } from "./tokenizer.ts";
 import { trainCommand } from "./train.ts";
@@ -31,6 +32,7 @@ export function rootCommand(): Command<any> {
     .command("train", trainCommand())
     .command("generate", generateCommand())
     .command("eval", evalCommand())
+    .command("quantize", quantizeCommand())
     .command("forward", forwardCommand())
     .command("inspect", inspectCommand())
     .command("profile", profileCommand())

@@ -2,8 +2,8 @@
  * llama.cpp's packed numbers: blocks that share one or two f16 scales, all little-endian. The layouts are those of
  * ggml-common.h, the arithmetic that of ggml-quants.c; results are theirs to the bit.
  *
- * f32 products are taken in float64 and rounded when they are stored. That is f32 arithmetic all the same: scales have
- * 11 bits and small factors, so the products are exact and each number is rounded once.
+ * Decoding multiplies in float64 and rounds what it stores. That is f32 arithmetic all the same: scales have 11 bits and
+ * small factors, so the products are exact and each number is rounded once. Encoding rounds every step to f32.
  */
 
 /** A block's numbers, and how many bytes they take. */

@@ -27,28 +27,54 @@ export interface ChatOptions {
  */
 export type ChatTemplate = (messages: readonly ChatMessage[], options: ChatOptions) => string;
 
-/** Parts of a template that may be evaluated; templates need some dozens for each message. */
-const MAX_STEPS = 500_000;
+/** Parts of a template that may be evaluated, and turns of its loops; templates need some dozens for each message. */
+const MAX_STEPS = 300_000;
 
 /** Most characters of a text and items of a list; a doubling loop would soon fill the memory. */
-const MAX_LENGTH = 10_000_000;
+const MAX_LENGTH = 4_000_000;
+
+/** Most parts within parts; macros that call themselves would look up their names in ever longer chains. */
+const MAX_DEPTH = 500;
+
+type Evaluate = Interpreter["evaluate"];
+type Part = Parameters<Evaluate>[0];
 
 /** An interpreter that gives up. */
 class BoundedInterpreter extends Interpreter {
   #steps = 0;
+  #depth = 0;
+  /** Parts whose values are looped over. */
+  readonly #lists = new Set<Part>();
 
-  override evaluate(...node: Parameters<Interpreter["evaluate"]>): ReturnType<Interpreter["evaluate"]> {
-    if (++this.#steps > MAX_STEPS) throw new Error(`it does not end within ${MAX_STEPS} steps`);
-    const result = super.evaluate(...node);
-    checkLength(result.value);
-    return result;
+  override evaluate(...[part, environment]: Parameters<Evaluate>): ReturnType<Evaluate> {
+    if (part?.type === "For") this.#lists.add(listOf(part));
+    if (++this.#depth > MAX_DEPTH) refuse(`it goes deeper than ${MAX_DEPTH} parts within parts`);
+    try {
+      const result = super.evaluate(part, environment);
+      const length = lengthOf(result.value);
+      if (length > MAX_LENGTH) refuse(`it makes a value of more than ${MAX_LENGTH} characters or items`);
+      // A loop takes its turns even if there is nothing in it; what else is done with a list or text is quick.
+      this.#steps += 1 + (this.#lists.has(part) ? length : length / 1000);
+      if (this.#steps > MAX_STEPS) refuse(`it does not end within ${MAX_STEPS} steps`);
+      return result;
+    } finally {
+      this.#depth--;
+    }
   }
 }
 
-function checkLength(value: unknown): void {
-  if ((typeof value === "string" || Array.isArray(value)) && value.length > MAX_LENGTH) {
-    throw new Error(`it makes a value of more than ${MAX_LENGTH} characters or items`);
-  }
+/** What a loop goes over; "in list if condition" is one part. */
+function listOf(loop: NonNullable<Part>): Part {
+  const { iterable } = loop as unknown as { iterable: NonNullable<Part> & { lhs: Part } };
+  return iterable.type === "SelectExpression" ? iterable.lhs : iterable;
+}
+
+function lengthOf(value: unknown): number {
+  return typeof value === "string" || Array.isArray(value)
+    ? value.length
+    : value instanceof Map
+    ? value.size
+    : 0;
 }
 
 /**
@@ -69,7 +95,7 @@ export function chatTemplate(
   }
   const { chat_template, bos_token, eos_token } = config;
   if (!chat_template) return null;
-  const { parsed } = attempt(() => new Template(defaultTemplate(chat_template)));
+  const { parsed } = attempt(() => parse(defaultTemplate(chat_template)));
   return (messages, { now, addGenerationPrompt = true }) =>
     attempt(() => {
       const environment = new Environment();
@@ -97,6 +123,15 @@ function defaultTemplate(template: NonNullable<TokenizerFiles["config"]["chat_te
     refuse(`it has the templates ${names.join(", ") || "(none)"}, wanted one named default`);
 }
 
+function parse(text: string): Template {
+  try {
+    return new Template(text);
+  } catch (cause) {
+    // The parser looks for the next word behind the last one.
+    throw cause instanceof TypeError ? new Error("it ends inside a statement", { cause }) : cause;
+  }
+}
+
 function refuse(message: string): never {
   throw new Error(message);
 }
@@ -105,7 +140,7 @@ function refuse(message: string): never {
 function range(start: number, stop?: number, step = 1): number[] {
   const [first, end] = stop === undefined ? [0, start] : [start, stop];
   const length = Math.max(0, Math.ceil((end - first) / step));
-  if (!(length <= MAX_LENGTH)) refuse(`it asks for a range of ${length} numbers`);
+  if (!(length <= MAX_STEPS)) refuse(`it asks for a range of ${length} numbers`);
   return Array.from({ length }, (_, i) => first + i * step);
 }
 

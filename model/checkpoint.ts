@@ -65,6 +65,11 @@ export async function createCheckpointFolder(
 ): Promise<void> {
   await Deno.mkdir(join(folder, TRAINING), { recursive: true });
   await writeTokenizerFiles(folder, tokenizer);
+  await writeConfig(folder, config);
+}
+
+/** Writes a folder's config.json. */
+export async function writeConfig(folder: string, config: ModelConfig): Promise<void> {
   await writeJson(join(folder, CONFIG), modelConfigToJson(config));
 }
 

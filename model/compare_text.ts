@@ -13,16 +13,16 @@ import { checkFinite, runWindows, type WindowRunner, type WindowShape, windowSum
 import { allocateWorkspace, type Workspace } from "./workspace.ts";
 
 /** A model that can be run. */
-export interface LoadedModel {
+export interface ComparedModel {
   readonly config: ModelConfig;
   readonly weights: ModelWeights;
 }
 
 /** Two models, a text and how to cut it. */
 export interface TextComparison {
-  readonly reference: LoadedModel;
+  readonly reference: ComparedModel;
   /** The model to judge, of the same vocabulary. */
-  readonly model: LoadedModel;
+  readonly model: ComparedModel;
   /** At least two tokens. */
   readonly tokens: Uint32Array<ArrayBuffer>;
   readonly shape: WindowShape;
@@ -81,11 +81,11 @@ class Comparer implements WindowRunner<ComparedWindow[]> {
     { allocator, lengths, reference, model }: {
       allocator: Allocator;
       lengths: readonly number[];
-      reference: LoadedModel;
-      model: LoadedModel;
+      reference: ComparedModel;
+      model: ComparedModel;
     },
   ) {
-    function workspaceOf({ config }: LoadedModel): Workspace {
+    function workspaceOf({ config }: ComparedModel): Workspace {
       const shape = { lengths, routing: "causal", backward: false, head: "all" } as const;
       return allocateWorkspace(allocator, { config, shape });
     }

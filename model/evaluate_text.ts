@@ -3,14 +3,16 @@
  * router's own sign would have decided as top-k did.
  */
 import type { GpuDevice } from "../gpu/device.ts";
+import type { Allocator } from "../gpu/memory.ts";
 import { readTensors } from "../gpu/readback.ts";
 import type { TensorData } from "../gpu/tensor.ts";
 import type { ModelConfig } from "./config.ts";
+import type { Batch } from "./dataset.ts";
 import { packingTensors, rowDepths, stepRows } from "./depths.ts";
 import { Evaluator } from "./evaluate.ts";
 import type { ModelWeights } from "./model_weights.ts";
 import type { Routing } from "./selection.ts";
-import { checkFinite, runWindows, type WindowShape, windowSums } from "./text_windows.ts";
+import { checkFinite, runWindows, type WindowRunner, type WindowShape, windowSums } from "./text_windows.ts";
 import { allocateWorkspace, type Workspace } from "./workspace.ts";
 
 /** Predictions that belong together: how many, and the sum of their cross-entropies in nats. */
@@ -59,24 +61,19 @@ export function evaluateText(
   device: GpuDevice,
   { model: { config, weights }, tokens, routing, shape }: TextEvaluation,
 ): AsyncGenerator<EvaluatedBatch> {
-  return runWindows(device, {
-    tokens,
-    shape,
-    open(allocator, lengths) {
-      const workspace = allocateWorkspace(allocator, {
-        config,
-        shape: { lengths, routing, backward: false, head: "all" },
-      });
-      const evaluator = new Evaluator(device, { config, weights, workspace });
-      return {
-        run(batch) {
-          evaluator.submit(batch);
-          return readBatch(device, { config, workspace });
-        },
-        destroy: () => evaluator.destroy(),
-      };
-    },
-  });
+  function open(allocator: Allocator, lengths: readonly number[]): WindowRunner<EvaluatedBatch> {
+    const workspace = allocateWorkspace(allocator, {
+      config,
+      shape: { lengths, routing, backward: false, head: "all" },
+    });
+    const evaluator = new Evaluator(device, { config, weights, workspace });
+    function run(batch: Batch): Promise<EvaluatedBatch> {
+      evaluator.submit(batch);
+      return readBatch(device, { config, workspace });
+    }
+    return { run, destroy: () => evaluator.destroy() };
+  }
+  return runWindows(device, { tokens, shape, open });
 }
 
 async function readBatch(

@@ -1,4 +1,4 @@
-/** Recursive models as folders for the authors' PyTorch code, which trains on several machines what outgrows one GPU. */
+/** Recursive models as folders for the authors' PyTorch code, which trains on several GPUs what outgrows one. */
 import { basename, join, resolve } from "@std/path";
 import { authorsSettings, yamlText } from "./authors_config.ts";
 import { authorsLayout } from "./authors_layout.ts";
@@ -16,13 +16,14 @@ import { writeSafetensors } from "./safetensors_writer.ts";
 
 /**
  * Writes config.json, model.safetensors with that code's whole state dict, the run's YAML file, the tokenizer's files and
- * a README of how to go on. The folder's name is the run's.
+ * a README of how to go on. The folder's name becomes the run's.
  *
  * @throws ConfigError for a model that the code does not have, CheckpointError for missing or damaged weights.
  */
 export async function exportAuthors(options: ExportOptions): Promise<void> {
   const { config, weights, out } = options;
-  const name = basename(resolve(out));
+  // Part of commands and file names.
+  const name = basename(resolve(out)).replaceAll(/[^\w.-]+/g, "-");
   const folder = `hf_models/${name}`;
   // That code runs in a folder of the run's own; the variable keeps the one it was started in.
   const settings = authorsSettings(config, { name, folder: `\${oc.env:PWD}/${folder}` });

@@ -52,9 +52,9 @@ export function llamaConfigJson(
       "Cannot export the model: its rope_scaling is a list of factors, which Hugging Face's library does not have",
     );
   }
-  const { recursion, router, kv_cache, quantization_config: _, dtype: __, ...json } = modelConfigToJson(
-    config,
-  );
+  const { recursion, router, kv_cache, ...json } = modelConfigToJson(config);
+  // What describes the weights where they came from.
+  for (const field of ["quantization_config", "dtype", "kv_sharing"]) delete json[field];
   const isHalf = weights.entries.get("model.embed_tokens.weight")?.format === "f16";
   const endTokens = tokenizer?.endTokens ?? [];
   return {

@@ -4,9 +4,10 @@ import { type GgufValue, readGgufHeader } from "./gguf_header.ts";
 import { huggingFaceName, ROPE_FACTORS, rowInGguf } from "./gguf_names.ts";
 import { type PlacedTensor, placeTensors } from "./gguf_tensors.ts";
 import { decodeNumbers, rowBytes } from "./number_formats.ts";
-import { CheckpointError } from "./safetensors.ts";
+import { CheckpointError, openForReading } from "./safetensors.ts";
 import type { RowRange, WeightEntry, WeightFile } from "./weight_file.ts";
 
+/** An open GGUF file of a Llama model. */
 export interface GgufFile extends WeightFile {
   readonly metadata: Readonly<Record<string, GgufValue>>;
   /** (D/2): a divisor of each rotary frequency; null if the file has none. */
@@ -25,7 +26,11 @@ type Fail = (text: string) => never;
 /** A vector is one row. */
 const ALL: RowRange = { start: 0, count: 1 };
 
-/** @throws CheckpointError when the file is damaged, or not a Llama model that this program can run. */
+/**
+ * Opens a file whose header, tensors and names have been checked.
+ *
+ * @throws CheckpointError when the file is damaged, or not a Llama model that this program can run.
+ */
 export async function openGguf(path: string): Promise<GgufFile> {
   const file = await openForReading(path);
   try {
@@ -33,15 +38,6 @@ export async function openGguf(path: string): Promise<GgufFile> {
   } catch (error) {
     file.close();
     throw error;
-  }
-}
-
-async function openForReading(path: string): Promise<Deno.FsFile> {
-  try {
-    return await Deno.open(path);
-  } catch (cause) {
-    if (!(cause instanceof Deno.errors.NotFound)) throw cause;
-    throw new CheckpointError(`Cannot load ${path}: no such file`, { cause });
   }
 }
 
@@ -102,13 +98,11 @@ function nameWeights(
     const isQuery = name.endsWith(".q_proj.weight");
     const isReordered = isQuery || name.endsWith(".k_proj.weight");
     const heads = isQuery ? queryHeads : keyHeads;
-    const [rows] = tensor.shape;
-    const headDim = isReordered ? rows! / Number(heads) : null;
-    if (headDim !== null && !(tensor.shape.length === 2 && headDim > 0 && headDim % 2 === 0)) {
+    const { shape } = tensor;
+    const headDim = isReordered ? shape[0]! / Number(heads) : null;
+    if (headDim !== null && !(shape.length === 2 && headDim > 0 && headDim % 2 === 0)) {
       fail(
-        `tensor "${nameInFile}" of shape (${
-          tensor.shape.join(", ")
-        }) cannot be split into heads of even length, ` +
+        `tensor "${nameInFile}" of shape (${shape.join(", ")}) cannot be split into heads of even length, ` +
           `their number is ${brief(heads)}`,
       );
     }

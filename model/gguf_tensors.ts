@@ -3,6 +3,7 @@ import type { GgufHeader } from "./gguf_header.ts";
 import { blockLength, type NumberFormat, rowBytes } from "./number_formats.ts";
 import type { WeightEntry } from "./weight_file.ts";
 
+/** A tensor whose bytes are known to be in the file. */
 export interface PlacedTensor extends WeightEntry {
   /** First byte in the file. */
   readonly begin: number;
@@ -20,6 +21,8 @@ const FORMATS: Readonly<Record<string, NumberFormat>> = {
   Q6_K: "q6_k",
 };
 
+const READABLE = Object.keys(FORMATS).join(", ");
+
 /**
  * The tensors by their names in the file. As llama.cpp demands, they follow each other without gaps other than padding,
  * and the file ends with the last of them: a wrong type, size, offset or end cannot go unseen.
@@ -32,11 +35,7 @@ export function placeTensors(
   let end = dataStart;
   for (const { name, dimensions, type, offset } of tensors) {
     const format = FORMATS[type] ??
-      fail(
-        `tensor "${name}" is ${type}, wanted ${
-          Object.keys(FORMATS).join(", ")
-        }; use another file of the model`,
-      );
+      fail(`tensor "${name}" is ${type}, wanted ${READABLE}; use another file of the model`);
     // Innermost first.
     const shape = dimensions.toReversed();
     const columns = shape.at(-1) ?? 0;

@@ -15,6 +15,7 @@ import {
   Q8_0,
 } from "./block_formats.ts";
 
+/** Plain numbers, or llama.cpp's blocks under its names. */
 export type NumberFormat = "f32" | "f16" | "bf16" | "q8_0" | "q4_0" | "q4_1" | "q4_k" | "q6_k";
 
 interface Format extends BlockSize {

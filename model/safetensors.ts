@@ -94,7 +94,8 @@ export class SafetensorsFile implements WeightFile {
   }
 }
 
-async function openForReading(path: string): Promise<Deno.FsFile> {
+/** Opens a file to read. @throws CheckpointError when it is not there. */
+export async function openForReading(path: string): Promise<Deno.FsFile> {
   try {
     return await Deno.open(path);
   } catch (cause) {

@@ -65,12 +65,8 @@ export function textRules(steps: readonly DecoderStep[], fail: (text: string) =>
     };
   }
   if (steps.length === 0 || !SENTENCE_PIECE.test(form)) {
-    fail(
-      `its decoder has the steps ${
-        form || "(none)"
-      }, known are ByteLevel, Metaspace, or Replace, ByteFallback, Fuse, ` +
-        "Strip in this order",
-    );
+    const known = "ByteLevel; Metaspace; or Replace, ByteFallback, Fuse, Strip in this order";
+    fail(`its decoder has the steps ${form.trim() || "(none)"}, known are ${known}`);
   }
   const replacements = steps.filter((step) => step.type === "Replace");
   const hasBytes = steps.some(({ type }) => type === "ByteFallback");

@@ -63,7 +63,7 @@ export function storedFormat(
   if (entry.shape.join() !== shape.join()) {
     throw new CheckpointError(
       `Cannot load ${path}: tensor "${name}" has shape (${entry.shape.join(", ")}), ` +
-        `expected (${shape.join(", ")}) as config.json says`,
+        `expected (${shape.join(", ")}) as the configuration says`,
     );
   }
   return entry.format;

@@ -46,12 +46,15 @@ export function programPermissions(args: readonly string[]): readonly string[] {
     : PROGRAM_PERMISSIONS;
 }
 
+/** Variables of the tests besides; MOR_TEST_SMOLLM2 is the path of a model that the repository does not hold. */
+const TEST_VARIABLES = ["PATH", "TMPDIR", "TMP", "TEMP", "DENO_DIR", "MOR_TEST_SMOLLM2"];
+
 /** Flags for the tests, which besides run the program as users do, through Deno or a shell, and a Hub of their own. */
 export const TEST_PERMISSIONS: readonly string[] = [
   "--no-prompt",
   "--allow-read",
   "--allow-write",
-  `--allow-env=${[...PROGRAM_VARIABLES, "PATH", "TMPDIR", "TMP", "TEMP", "DENO_DIR"].join(",")}`,
+  `--allow-env=${[...PROGRAM_VARIABLES, ...TEST_VARIABLES].join(",")}`,
   "--allow-sys=systemMemoryInfo",
   "--allow-net=127.0.0.1",
   `--allow-run=${Deno.execPath()},sh,bash`,

@@ -71,12 +71,21 @@ folderTest(
   async (folder) => {
     const config = authorsCases.recursive_middle_sequence!;
     const weights = memoryWeightFile(seededWeights(config, { seed }));
-    await exportAuthors({ config, weights, tokenizer: null, tokenizerFiles: [], out: join(folder, "rec") });
-    const readme = Deno.readTextFileSync(join(folder, "rec", "README.md"));
+    await exportAuthors({
+      config,
+      weights,
+      tokenizer: null,
+      tokenizerFiles: [],
+      out: join(folder, "my rec"),
+    });
+    const readme = Deno.readTextFileSync(join(folder, "my rec", "README.md"));
     assert(!readme.includes("load_state_dict"));
     assertStringIncludes(readme, "       model.lm_head.weight = model.model.embed_tokens.weight\n");
-    const yaml = Deno.readTextFileSync(join(folder, "rec", "rec.yaml"));
-    assertStringIncludes(yaml, '\nmodel_name_or_path: "${oc.env:PWD}/hf_models/rec"\nmodel_config: null\n');
+    const yaml = Deno.readTextFileSync(join(folder, "my rec", "my-rec.yaml"));
+    assertStringIncludes(
+      yaml,
+      '\nmodel_name_or_path: "${oc.env:PWD}/hf_models/my-rec"\nmodel_config: null\n',
+    );
     assertStringIncludes(yaml, "\nuse_pretrained_weights: true\n");
     assertStringIncludes(
       yaml,

@@ -134,15 +134,24 @@ folderTest("a tokenizer's files are copied, and told to be taken as they are", a
   });
 
   Deno.writeTextFileSync(configPath, "{}");
-  const extra = { bos_token_id: 1, eos_token_id: 2, torch_dtype: "bfloat16", sliding_window: null };
+  const extra = {
+    bos_token_id: 1,
+    eos_token_id: 2,
+    torch_dtype: "bfloat16",
+    kv_sharing: {},
+    use_cache: true,
+  };
   const both = optionsOf({ ...config, extra }, join(folder, "both"), {
     tokenizer,
     tokenizerFiles: [path, configPath],
   });
   await exportHuggingFace(both);
   assertEquals(Deno.readTextFileSync(join(both.out, "tokenizer_config.json")), "{}");
-  const { bos_token_id, eos_token_id, torch_dtype, sliding_window } = jsonOf(join(both.out, "config.json"));
-  assertEquals([bos_token_id, eos_token_id, torch_dtype, sliding_window], [1, 2, "float32", null]);
+  const { bos_token_id, eos_token_id, torch_dtype, kv_sharing, use_cache } = jsonOf(
+    join(both.out, "config.json"),
+  );
+  assertEquals([bos_token_id, eos_token_id, torch_dtype], [1, 2, "float32"]);
+  assertEquals([kv_sharing, use_cache], [undefined, true]);
 });
 
 folderTest("exportHuggingFace refuses what it cannot write, and then writes nothing", async (folder) => {

@@ -72,8 +72,11 @@ const damaged: Record<string, readonly [file: GgufParts | Uint8Array<ArrayBuffer
     withValue("list", array(0, { count: 1_000_001n, items: new Uint8Array(1_000_001) })),
     "1000001 exceeds maximum allowed (1000000)",
   ],
-  "a list of lists": [withValue("list", array(9, { count: 1n, items: uint32(1) })), "unknown type 9"],
-  "a value of no type": [withValue("value", u32(13)), "unknown type 13"],
+  "a list of lists": [
+    withValue("list", array(9, { count: 1n, items: uint32(1) })),
+    '"list" has the unknown type 9',
+  ],
+  "a value of no type": [withValue("value", u32(13)), '"value" has the unknown type 13'],
   "a text that is not UTF-8": [
     withValue("text", text("\u0000").map((byte, i) => i === 12 ? 0xff : byte)),
     "is not UTF-8",

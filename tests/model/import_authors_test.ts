@@ -1,5 +1,6 @@
 /** Models of the authors' PyTorch code under our names again: exact, or refused. */
 import { assert, assertEquals, assertRejects } from "@std/assert";
+import { authorsProblem } from "../../model/authors_config.ts";
 import { authorsLayout } from "../../model/authors_layout.ts";
 import type { ModelConfig } from "../../model/config.ts";
 import { importAuthorsWeights, isAuthorsLayout } from "../../model/import_authors.ts";
@@ -8,6 +9,8 @@ import type { WeightFile } from "../../model/weight_file.ts";
 import { tinyConfig } from "../reference/tiny_model.ts";
 import { authorsCases, EXPORT_SEED as seed } from "../support/export_cases.ts";
 import { type MemoryWeight, memoryWeightFile, seededWeights } from "../support/memory_weights.ts";
+import { createRandom } from "../support/random.ts";
+import { randomConfig } from "../support/random_config.ts";
 
 /** How many names each weight is stored under: all, or one, counted from the first name on. */
 type Copies = "all" | number;
@@ -43,6 +46,29 @@ for (const [name, config] of Object.entries(authorsCases)) {
     assert(!isAuthorsLayout(memoryWeightFile(seededWeights(config, { seed })), config));
   });
 }
+
+Deno.test("any model that the code has comes back exactly, and no two weights have a name in common", async () => {
+  const random = createRandom(8);
+  const seen = new Set<string>();
+  for (let i = 0; i < 150; i++) {
+    const config = randomConfig(random);
+    if (authorsProblem(config)) continue;
+    seen.add(`${config.recursion!.sharing} ${config.router?.kind}`);
+    const names = authorsLayout(config).flatMap(({ names }) => names);
+    assertEquals(new Set(names).size, names.length);
+    const file = await importAuthorsWeights(memoryWeightFile(theirWeights(config, i)), config);
+    assertEquals(await contentOf(file), seededWeights(config, { seed, format: "f16" }));
+  }
+  assertEquals([...seen].sort(), [
+    "cycle expert_choice",
+    "cycle undefined",
+    "middle_cycle expert_choice",
+    "middle_cycle token_choice",
+    "middle_cycle undefined",
+    "middle_sequence undefined",
+    "sequence undefined",
+  ]);
+});
 
 Deno.test("isAuthorsLayout knows a router's modules even without a configuration of them", () => {
   const file = memoryWeightFile(theirWeights(authorsCases.token_choice!, 1));
@@ -93,7 +119,7 @@ Deno.test("a file that does not hold the model is refused with what is wrong", a
   );
   assertEquals(
     await refusal((weights) => weights.set(copy!, { ...weights.get(copy!)!, shape: [4, 16] })),
-    `Cannot load some/file: tensor "${copy}" has shape (4, 16), expected (8, 8) as config.json says`,
+    `Cannot load some/file: tensor "${copy}" has shape (4, 16), expected (8, 8) as the configuration says`,
   );
   assertEquals(
     await refusal((weights) => weights.set("model.layers.1.lora.weight", weights.get(copy!)!)),

@@ -5,7 +5,13 @@ import { jsonTokenizer, readTokenizer, readTokenizerFiles } from "../../model/to
 import { decodeAll } from "../support/decode.ts";
 import { folderTest } from "../support/program.ts";
 import { createRandom } from "../support/random.ts";
-import { fixtureFiles, type FixtureForm, fixtureLines, fixtureText } from "../support/tokenizer_fixture.ts";
+import {
+  type Change,
+  fixtureFiles,
+  type FixtureForm,
+  fixtureLines,
+  fixtureText,
+} from "../support/tokenizer_fixture.ts";
 
 const forms: readonly FixtureForm[] = ["byte_level", "sentence_piece"];
 
@@ -20,6 +26,19 @@ for (const form of forms) {
     }
   });
 }
+
+Deno.test("neither nested steps nor the older way of writing merges make a difference", () => {
+  const nested = jsonTokenizer(fixtureFiles("byte_level", {
+    change: (json) => {
+      const { pretokenizers: [digits, words] } = json.pre_tokenizer;
+      json.pre_tokenizer.pretokenizers = [{ type: "Sequence", pretokenizers: [digits] }, words];
+      json.decoder = { type: "Sequence", decoders: [json.decoder] };
+      json.model.merges = json.model.merges.map((pair: string[]) => pair.join(" "));
+    },
+  }));
+  const text = "Call me 123 Ishmael";
+  assertEquals(nested.encode(text), jsonTokenizer(fixtureFiles("byte_level")).encode(text));
+});
 
 Deno.test("what a tokenizer puts before a text can be left out", () => {
   const tokenizer = jsonTokenizer(fixtureFiles("sentence_piece"));
@@ -67,9 +86,6 @@ folderTest("a folder's files are read as far as they exist", async (folder) => {
   await Deno.remove(join(folder, "tokenizer.json"));
   await assertRejects(() => ends(), CheckpointError, "no such file; a tokenizer in another form");
 });
-
-// deno-lint-ignore no-explicit-any -- JSON that is damaged on purpose
-type Change = (json: any) => void;
 
 const damages: readonly (readonly [part: string, change: Change])[] = [
   ['field "decoder" is missing', (json) => delete json.decoder],

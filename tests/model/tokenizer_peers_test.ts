@@ -46,7 +46,7 @@ async function assertEqualsPeer(paths: readonly string[]): Promise<void> {
 Deno.test({
   name: `tokenizers of every form make the tokens and texts that Hugging Face's library makes (${PEER_HINT})`,
   ignore: !hasPeer,
-  async fn() {
+  fn: async (): Promise<void> => {
     const folder = await Deno.makeTempDir();
     try {
       // Without special tokens, which would be learnt as words.
@@ -67,7 +67,7 @@ Deno.test({
   name: "SmolLM2's tokenizer out of its GGUF file makes the tokens that Hugging Face's library makes " +
     `(needs that file's path in MOR_TEST_SMOLLM2; ${PEER_HINT})`,
   ignore: !hasPeer || model === undefined,
-  async fn() {
+  fn: async (): Promise<void> => {
     using file = await openGguf(model!);
     const { tokenizer } = ggufTokenizer(file.metadata, { source: model! });
     const path = await Deno.makeTempFile({ suffix: ".json" });

@@ -24,6 +24,7 @@ Deno.test("a decoder shows an unfinished character at the end and a broken one a
 
 Deno.test("the end of text is a token without text, and decoders do not share their bytes", () => {
   assertEquals([byteTokenizer.vocabSize, byteTokenizer.endOfText], [257, 256]);
+  assertEquals(byteTokenizer.endTokens, [256]);
   const [one, other] = [byteTokenizer.decoder(), byteTokenizer.decoder()];
   assertEquals([one.push(0xc3), other.push(65), one.push(256), one.push(0xbc)], ["", "A", "", "ü"]);
 });

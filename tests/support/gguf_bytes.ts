@@ -5,6 +5,7 @@ import { join } from "@std/path";
 /** A value's type and bytes. */
 export type GgufField = Uint8Array<ArrayBuffer>;
 
+/** A tensor of zeros. */
 export interface TensorPart {
   readonly name: string;
   /** Innermost first. */
@@ -17,6 +18,7 @@ export interface TensorPart {
   readonly offset?: bigint;
 }
 
+/** What a file is made of. */
 export interface GgufParts {
   readonly version?: number;
   /** As the header says. */

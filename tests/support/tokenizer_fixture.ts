@@ -1,5 +1,5 @@
 /** The small tokenizers of fixtures/tokenizer and what Hugging Face's library makes of nasty lines with them. */
-import { type TokenizerConfig, type TokenizerFiles } from "../../model/tokenizer_json.ts";
+import type { TokenizerConfig, TokenizerFiles } from "../../model/tokenizer_json.ts";
 
 const folder = new URL("../../fixtures/tokenizer/", import.meta.url);
 
@@ -26,12 +26,14 @@ export function fixtureText(form: FixtureForm): string {
   return Deno.readTextFileSync(new URL(`${form}.json`, folder));
 }
 
+// deno-lint-ignore no-explicit-any -- JSON that tests damage
+export type Change = (json: any) => void;
+
 /** A tokenizer's files, with changes to the parsed tokenizer.json if given. */
 export function fixtureFiles(
   form: FixtureForm,
-  // deno-lint-ignore no-explicit-any -- JSON that tests damage
   { change, config = {}, endTokens = [0] }: {
-    change?: (json: any) => void;
+    change?: Change;
     config?: TokenizerConfig;
     endTokens?: readonly number[];
   } = {},

@@ -1,0 +1,140 @@
+import { Command, ValidationError } from "@cliffy/command";
+import { PACKED_FORMATS, type PackedFormat } from "../gpu/packed_matrix.ts";
+import { type CheckpointSource, openCheckpoint } from "../model/checkpoint_source.ts";
+import { type ComparedWindow, compareText } from "../model/compare_text.ts";
+import { type ComparisonReport, comparisonReport } from "../model/comparison_report.ts";
+import { quantizationPlan, type QuantizationReport, quantizeCheckpoint } from "../model/quantize.ts";
+import { readHeldOut, SEQUENCE_LENGTH, windowLength } from "./held_out.ts";
+import { openProgress } from "./progress.ts";
+import { quantizeJson, quantizeText } from "./quantize_report.ts";
+import { loadWeights, openNamedDevice, tokenizerOf } from "./session.ts";
+import { openTerminal, type Terminal } from "./terminal.ts";
+
+interface QuantizeFlags {
+  readonly format: string;
+  readonly out?: string | undefined;
+  readonly dryRun?: boolean | undefined;
+  readonly eval?: string[] | undefined;
+  readonly textField: string;
+  readonly sequenceLength?: number | undefined;
+  readonly maxTokens?: number | undefined;
+  readonly json?: boolean | undefined;
+  readonly quiet?: boolean | undefined;
+}
+
+/** `mor quantize`: a checkpoint in fewer bits, and what that costs. */
+// deno-lint-ignore no-explicit-any -- see root.ts
+export function quantizeCommand(): Command<any> {
+  return new Command()
+    .description(
+      "Write a checkpoint in fewer bits. Matrices of layers, embedding and head become f16, or blocks of 32 numbers " +
+        "with a scale, rounded as llama.cpp does; norms and routers stay f32.",
+    )
+    .arguments("<checkpoint:string>")
+    .option("--format <name:string>", `${PACKED_FORMATS.join(", ")}.`, { required: true })
+    .option("--out <folder:string>", "Folder of the new checkpoint.")
+    .option("--dry-run", "Report sizes and errors; write nothing.")
+    .option(
+      "--eval <path:string>",
+      "Text to compare both on: perplexity, KL divergence, agreement of the likeliest token; repeatable.",
+      { collect: true },
+    )
+    .option("--text-field <name:string>", "Field of a JSONL line that holds the text.", { default: "text" })
+    .option(
+      "--sequence-length <n:integer>",
+      `With --eval, tokens of a window; as in training, or ${SEQUENCE_LENGTH} if the checkpoint does not tell.`,
+    )
+    .option("--max-tokens <n:integer>", "With --eval, predict at most the first n tokens of the text.")
+    .option("--json", "Print one JSON object.")
+    .example("Eight bits", "mor quantize my-model --format q8_0 --out my-model-q8")
+    .example("What four bits would cost", "mor quantize my-model --format q4_0 --dry-run --eval held-out.txt")
+    .action((flags: QuantizeFlags, checkpoint: string) => run(flags, checkpoint));
+}
+
+async function run(flags: QuantizeFlags, checkpoint: string): Promise<void> {
+  const format = checkFlags(flags);
+  const terminal = openTerminal(flags);
+  const source = await openCheckpoint(checkpoint);
+  const out = flags.dryRun ? null : flags.out!;
+  const weights = await quantize(source, { format, out, terminal });
+  const comparison = flags.eval ? await compare(source, { format, out, flags, terminal }) : null;
+  const result = { format, out, weights, comparison };
+  terminal.out(flags.json ? JSON.stringify(quantizeJson(result)) + "\n" : quantizeText(result));
+}
+
+function checkFlags(
+  { format, out, dryRun, eval: texts, sequenceLength, maxTokens }: QuantizeFlags,
+): PackedFormat {
+  const known = PACKED_FORMATS.find((name) => name === format);
+  if (!known) throw new ValidationError(`--format is "${format}", wanted ${PACKED_FORMATS.join(", ")}`);
+  if (dryRun !== true && out === undefined) throw new ValidationError("Give --out or --dry-run");
+  if (dryRun === true && out !== undefined) {
+    throw new ValidationError("--dry-run writes nothing: leave --out away");
+  }
+  const counts = { "--sequence-length": sequenceLength, "--max-tokens": maxTokens };
+  for (const [flag, value] of Object.entries(counts)) {
+    if (value !== undefined && value < 1) throw new ValidationError(`${flag} is ${value}, wanted 1 or more`);
+    if (value !== undefined && !texts) throw new ValidationError(`${flag} needs --eval`);
+  }
+  return known;
+}
+
+async function quantize(
+  source: CheckpointSource,
+  { format, out, terminal }: { format: PackedFormat; out: string | null; terminal: Terminal },
+): Promise<QuantizationReport[]> {
+  const reports: QuantizationReport[] = [];
+  const max = quantizationPlan(source.config, { format }).length;
+  const progress = terminal.isInteractive ? openProgress(terminal, { max, value: 0 }) : null;
+  try {
+    await quantizeCheckpoint(source, {
+      format,
+      out,
+      onWeight: (report) => {
+        reports.push(report);
+        progress?.update(reports.length, `tensors ${report.name}`);
+      },
+    });
+  } finally {
+    await progress?.stop();
+  }
+  return reports;
+}
+
+/** Runs a text through the checkpoint and its quantized form, as written if it was. */
+async function compare(
+  source: CheckpointSource,
+  { format, out, flags, terminal }: {
+    format: PackedFormat;
+    out: string | null;
+    flags: QuantizeFlags;
+    terminal: Terminal;
+  },
+): Promise<ComparisonReport> {
+  const { config } = source;
+  const text = await readHeldOut(flags.eval!, {
+    tokenizer: await tokenizerOf(source),
+    textField: flags.textField,
+  });
+  const tokens = text.subarray(0, (flags.maxTokens ?? Infinity) + 1);
+  const sequenceLength = flags.sequenceLength ?? await windowLength(source, { terminal });
+  using device = await openNamedDevice(terminal);
+  const reference = { config, weights: await loadWeights(device, { source, choice: "auto", terminal }) };
+  const [written, choice] = out === null
+    ? [source, format] as const
+    : [await openCheckpoint(out), "auto"] as const;
+  const model = { config, weights: await loadWeights(device, { source: written, choice, terminal }) };
+  const progress = openProgress(terminal, { max: tokens.length - 1, value: 0 });
+  const windows: ComparedWindow[] = [];
+  let done = 0;
+  try {
+    const shape = { batchSize: 1, sequenceLength };
+    for await (const window of compareText(device, { reference, model, tokens, shape })) {
+      windows.push(window);
+      progress.update(done += window.tokens, "tokens compared");
+    }
+  } finally {
+    await progress.stop();
+  }
+  return comparisonReport(windows);
+}

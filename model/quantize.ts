@@ -1,0 +1,139 @@
+/**
+ * Writing a checkpoint's weights in fewer bits: f16, or llama.cpp's blocks q8_0 and q4_0. Matrices of layers, embedding
+ * and head are packed; norms and routers stay f32, and so do matrices whose rows are not whole blocks of 32 numbers.
+ */
+import { join } from "@std/path";
+import { BLOCK_LENGTH, type PackedFormat } from "../gpu/packed_matrix.ts";
+import { elementCount } from "../gpu/tensor.ts";
+import { writeConfig } from "./checkpoint.ts";
+import type { CheckpointSource } from "./checkpoint_source.ts";
+import { ConfigError, type ModelConfig } from "./config.ts";
+import { decodeNumbers, type EncodedFormat, encodeNumbers, rowBytes } from "./number_formats.ts";
+import { type ParameterSpec, parameterTable, routerTable } from "./parameters.ts";
+import { CheckpointError } from "./safetensors.ts";
+import { type TensorSource, writeSafetensors } from "./safetensors_writer.ts";
+import { writeTokenizerFiles } from "./tokenizer_source.ts";
+import { storedRows, type WeightFile } from "./weight_file.ts";
+
+/** What becomes of one weight. */
+export interface QuantizedWeight extends ParameterSpec {
+  readonly format: EncodedFormat;
+  readonly bytes: number;
+}
+
+/** A quantized weight with what the rounding did to it. */
+export interface QuantizationReport extends QuantizedWeight {
+  /** |w - w'| / |w|, L2 norms over the whole weight; 0 for a weight of zeros. */
+  readonly relativeError: number;
+  /** Largest |w - w'|. */
+  readonly largestError: number;
+}
+
+/** Which weights are packed, and the bytes that all will take. */
+export function quantizationPlan(
+  config: ModelConfig,
+  { format }: { format: PackedFormat },
+): QuantizedWeight[] {
+  const routers = routerTable(config).map(({ name }) => `${name}.`);
+  return parameterTable(config).map((spec) => {
+    const isPacked = spec.kind === "matrix" && spec.shape[1]! % BLOCK_LENGTH === 0 &&
+      !routers.some((router) => spec.name.startsWith(router));
+    const kept: EncodedFormat = isPacked ? format : "f32";
+    const rows = spec.shape.length === 1 ? 1 : spec.shape[0]!;
+    return { ...spec, format: kept, bytes: rows * rowBytes(kept, spec.shape.at(-1)!) };
+  });
+}
+
+/** Bits of a weight on average. */
+export function bitsPerWeight(weights: readonly QuantizedWeight[]): number {
+  const numbers = weights.reduce((sum, { shape }) => sum + elementCount(shape), 0);
+  return (8 * weights.reduce((sum, { bytes }) => sum + bytes, 0)) / numbers;
+}
+
+/**
+ * Quantizes a checkpoint, weight by weight, into the folder; with `out` null it writes nothing and only reports.
+ *
+ * @param onWeight Called as each weight is done.
+ * @throws ConfigError for a folder that holds a checkpoint already; CheckpointError for damaged weights, and for numbers
+ * beyond the format's range.
+ */
+export async function quantizeCheckpoint(
+  source: CheckpointSource,
+  { format, out, onWeight }: {
+    format: PackedFormat;
+    out: string | null;
+    onWeight: (report: QuantizationReport) => void;
+  },
+): Promise<void> {
+  const plan = quantizationPlan(source.config, { format });
+  using file = await source.openWeights();
+  const tensors = plan.map((weight): TensorSource => ({
+    name: weight.name,
+    shape: weight.shape,
+    format: weight.format,
+    data: () => quantizedRows(file, { weight, onWeight }),
+  }));
+  if (out === null) {
+    for (const { data } of tensors) await Array.fromAsync(data() as AsyncIterable<Uint8Array>, () => null);
+    return;
+  }
+  await checkEmpty(out);
+  await Deno.mkdir(out, { recursive: true });
+  const tokenizer = await source.readTokenizer().catch((error) => {
+    if (error instanceof ConfigError) return "byte" as const; // a model without a tokenizer stays one
+    throw error;
+  });
+  await writeSafetensors(join(out, "model.safetensors"), { tensors, metadata: { format: "pt" } });
+  await writeTokenizerFiles(out, tokenizer);
+  await writeConfig(out, quantizedConfig(source.config, { format }));
+}
+
+async function checkEmpty(folder: string): Promise<void> {
+  const isTaken = await Deno.stat(join(folder, "model.safetensors")).then(() => true, () => false);
+  if (isTaken) {
+    throw new ConfigError(`Cannot write to ${folder}: it holds a checkpoint already; name another folder`);
+  }
+}
+
+/** Hugging Face's field for quantized weights; f16 is none. */
+function quantizedConfig(config: ModelConfig, { format }: { format: PackedFormat }): ModelConfig {
+  const { quantization_config: _, dtype: __, torch_dtype: ___, ...extra } = config.extra;
+  const field = format === "f16"
+    ? { torch_dtype: "float16" }
+    : { quantization_config: { quant_method: "mor", format, block_size: BLOCK_LENGTH } };
+  return { ...config, extra: { ...extra, ...field } };
+}
+
+function encodeWeight({ name, format }: QuantizedWeight, values: Float32Array): Uint8Array<ArrayBuffer> {
+  try {
+    return encodeNumbers(format, values);
+  } catch (cause) {
+    throw new CheckpointError(`Cannot quantize tensor "${name}": ${(cause as Error).message}`, { cause });
+  }
+}
+
+/** A weight's rows in its new format; reports what that did when they are through. */
+async function* quantizedRows(
+  file: WeightFile,
+  { weight, onWeight }: { weight: QuantizedWeight; onWeight: (report: QuantizationReport) => void },
+): AsyncGenerator<Uint8Array> {
+  let [squares, errorSquares, largestError] = [0, 0, 0];
+  for await (const { format, bytes } of storedRows(file, weight)) {
+    if (format === weight.format) {
+      yield bytes;
+      continue;
+    }
+    const values = decodeNumbers(format, bytes);
+    const packed = encodeWeight(weight, values);
+    const rounded = decodeNumbers(weight.format, packed);
+    for (let i = 0; i < values.length; i++) {
+      const error = values[i]! - rounded[i]!;
+      squares += values[i]! ** 2;
+      errorSquares += error ** 2;
+      if (Math.abs(error) > largestError) largestError = Math.abs(error);
+    }
+    yield packed;
+  }
+  const relativeError = squares === 0 ? 0 : Math.sqrt(errorSquares / squares);
+  onWeight({ ...weight, relativeError, largestError });
+}
