@@ -28,6 +28,14 @@ export function huggingFaceName(name: string): string | null {
   return Object.hasOwn(LAYER, part) ? `model.layers.${layer}.${LAYER[part]}.weight` : null;
 }
 
+/** The inverse of `huggingFaceName`, for the weights of a model without recursion. */
+export function ggufName(name: string): string {
+  const [, layer, part] = /^model\.layers\.(\d+)\.(.+)\.weight$/.exec(name) ?? [];
+  const table = part === undefined ? ENDS : LAYER;
+  const [found] = Object.entries(table).find(([, theirs]) => theirs === (part ?? name))!;
+  return part === undefined ? found : `blk.${layer}.${found}.weight`;
+}
+
 /**
  * Where llama.cpp keeps a row of a query or key projection: it rotates neighbours of a head, 2i with 2i + 1, where
  * Hugging Face rotates i with i + D/2.

@@ -7,7 +7,8 @@ import { BLOCK_LENGTH, type PackedFormat } from "../gpu/packed_matrix.ts";
 import { elementCount } from "../gpu/tensor.ts";
 import { writeConfig } from "./checkpoint.ts";
 import type { CheckpointSource } from "./checkpoint_source.ts";
-import { ConfigError, type ModelConfig } from "./config.ts";
+import type { ModelConfig } from "./config.ts";
+import { makeModelFolder, readTokenizerIfAny, withStoredFormat } from "./model_folder.ts";
 import { decodeNumbers, type EncodedFormat, encodeNumbers, rowBytes } from "./number_formats.ts";
 import { type ParameterSpec, parameterTable, routerTable } from "./parameters.ts";
 import { CheckpointError } from "./safetensors.ts";
@@ -77,39 +78,11 @@ export async function quantizeCheckpoint(
     for (const { data } of tensors) await Array.fromAsync(data() as AsyncIterable<Uint8Array>, () => null);
     return;
   }
-  await checkEmpty(out);
-  await Deno.mkdir(out, { recursive: true });
-  const tokenizer = await source.readTokenizer().catch((error) => {
-    if (error instanceof ConfigError) return "byte" as const; // a model without a tokenizer stays one
-    throw error;
-  });
+  await makeModelFolder(out);
+  const tokenizer = await readTokenizerIfAny(source);
   await writeSafetensors(join(out, "model.safetensors"), { tensors, metadata: { format: "pt" } });
-  await writeTokenizerFiles(out, tokenizer);
-  await writeConfig(out, quantizedConfig(source.config, { format }));
-}
-
-async function checkEmpty(folder: string): Promise<void> {
-  const isTaken = await Deno.stat(join(folder, "model.safetensors")).then(() => true, () => false);
-  if (isTaken) {
-    throw new ConfigError(`Cannot write to ${folder}: it holds a checkpoint already; name another folder`);
-  }
-}
-
-/** Hugging Face's field for quantized weights; f16 is none. */
-function quantizedConfig(config: ModelConfig, { format }: { format: PackedFormat }): ModelConfig {
-  const { quantization_config: _, dtype: __, torch_dtype: ___, ...extra } = config.extra;
-  const field = format === "f16"
-    ? { torch_dtype: "float16" }
-    : { quantization_config: { quant_method: "mor", format, block_size: BLOCK_LENGTH } };
-  return { ...config, extra: { ...extra, ...field } };
-}
-
-function encodeWeight({ name, format }: QuantizedWeight, values: Float32Array): Uint8Array<ArrayBuffer> {
-  try {
-    return encodeNumbers(format, values);
-  } catch (cause) {
-    throw new CheckpointError(`Cannot quantize tensor "${name}": ${(cause as Error).message}`, { cause });
-  }
+  if (tokenizer) await writeTokenizerFiles(out, tokenizer);
+  await writeConfig(out, withStoredFormat(source.config, format));
 }
 
 /** A weight's rows in its new format; reports what that did when they are through. */
@@ -136,4 +109,21 @@ async function* quantizedRows(
   }
   const relativeError = squares === 0 ? 0 : Math.sqrt(errorSquares / squares);
   onWeight({ ...weight, relativeError, largestError });
+}
+
+/**
+ * Numbers of a weight in a format.
+ *
+ * @throws CheckpointError for those beyond its range.
+ */
+export function encodeWeight(
+  { name, format }: { name: string; format: EncodedFormat },
+  values: Float32Array,
+): Uint8Array<ArrayBuffer> {
+  try {
+    return encodeNumbers(format, values);
+  } catch (cause) {
+    if (!(cause instanceof RangeError)) throw cause;
+    throw new CheckpointError(`Cannot quantize tensor "${name}": ${cause.message}`, { cause });
+  }
 }

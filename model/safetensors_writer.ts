@@ -3,12 +3,15 @@ import { replaceFile, writeAll } from "./files.ts";
 import { type EncodedFormat, rowBytes } from "./number_formats.ts";
 import { QUANTIZED, SafetensorsFile } from "./safetensors.ts";
 
+/** Formats that such a file can hold. */
+export type SafetensorsFormat = EncodedFormat | "bf16";
+
 /** A tensor to write. */
 export interface TensorSource {
   readonly name: string;
   readonly shape: readonly number[];
   /** f32 unless given. */
-  readonly format?: EncodedFormat;
+  readonly format?: SafetensorsFormat;
   /** Called when the tensor's turn comes: f32 numbers, or the bytes of its format in pieces. */
   readonly data: () => Promise<Float32Array> | Float32Array | AsyncIterable<Uint8Array>;
 }

@@ -11,8 +11,8 @@ export interface TextRules {
   bytesOf(token: string, options: { isFirst: boolean }): Uint8Array;
   /** Spaces that are taken away where a text begins. */
   readonly leadingSpaces: number;
-  /** The token of each byte; empty where there are none. */
-  readonly byteTokens: readonly string[];
+  /** Tokens of single bytes that characters without a token fall back to; empty where they do not. */
+  readonly fallbackTokens: readonly string[];
 }
 
 const utf8 = new TextEncoder();
@@ -51,9 +51,7 @@ const SENTENCE_PIECE = /^(Replace )*(ByteFallback )?(Replace )*(Fuse (Replace )*
 /** What a decoder's steps amount to. */
 export function textRules(steps: readonly DecoderStep[], fail: (text: string) => never): TextRules {
   const form = steps.map(({ type }) => `${type} `).join("");
-  if (form === "ByteLevel ") {
-    return { bytesOf: byteLevelBytes, leadingSpaces: 0, byteTokens: [...BYTE_OF.keys()] };
-  }
+  if (form === "ByteLevel ") return { bytesOf: byteLevelBytes, leadingSpaces: 0, fallbackTokens: [] };
   const [first] = steps;
   if (form === "Metaspace " && first?.type === "Metaspace") {
     const { replacement, prepend_scheme } = first;
@@ -61,7 +59,7 @@ export function textRules(steps: readonly DecoderStep[], fail: (text: string) =>
     return {
       bytesOf: (token, { isFirst }) => utf8.encode(token.replaceAll(replacement, isFirst ? atStart : " ")),
       leadingSpaces: 0,
-      byteTokens: [],
+      fallbackTokens: [],
     };
   }
   if (steps.length === 0 || !SENTENCE_PIECE.test(form)) {
@@ -78,7 +76,7 @@ export function textRules(steps: readonly DecoderStep[], fail: (text: string) =>
     return hasBytes ? fallbackBytes(text) : utf8.encode(text);
   }
   const strip = steps.find((step) => step.type === "Strip");
-  return { bytesOf, leadingSpaces: strip?.start ?? 0, byteTokens: hasBytes ? FALLBACK_TOKENS : [] };
+  return { bytesOf, leadingSpaces: strip?.start ?? 0, fallbackTokens: hasBytes ? FALLBACK_TOKENS : [] };
 }
 
 /**

@@ -72,11 +72,9 @@ function makeTokenizer(
   }
   const { before, after } = surroundings(parts.postProcessor, { vocabulary, fail });
   const rules = textRules(parts.decoder, fail);
-  const lost = rules.byteTokens.filter((token) => !idOf.has(token));
-  if (lost.length > 0 && lost.length < 256) {
-    fail(
-      `its vocabulary lacks ${JSON.stringify(lost[0])}, which stands for a byte, so that texts would lose it`,
-    );
+  const lost = rules.fallbackTokens.filter((token) => !idOf.has(token));
+  if (lost.length > 0 && lost.length < rules.fallbackTokens.length) {
+    fail(`its vocabulary lacks the token of a byte, ${JSON.stringify(lost[0])}, but not those of all bytes`);
   }
   const encode = textEncoder(parts, { merges, fail });
   const silent = new Set(parts.addedTokens.filter(({ special }) => special).map(({ id }) => id));

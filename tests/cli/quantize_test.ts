@@ -56,7 +56,7 @@ Deno.test("quantize writes a checkpoint that generates and evaluates, a fraction
   const [before, after] = await Promise.all(
     [model, out].map(async (path) => (await Deno.stat(join(path, "model.safetensors"))).size),
   );
-  assert(after! < before! / 3, `${after} of ${before} bytes`);
+  assert(after! < before! / 2, `${after} of ${before} bytes`);
   const { stderr } = await morDone(["generate", out, "-p", "The ", "-n", "8", "--seed", "1"]);
   assertStringIncludes(stderr, "as q8_0");
   const evaluate = async (path: string): Promise<number> => {
