@@ -5,8 +5,10 @@ import denoConfig from "../deno.json" with { type: "json" };
 import { demoCommand } from "./demo.ts";
 import { doctorCommand } from "./doctor.ts";
 import { evalCommand } from "./eval.ts";
+import { exportCommand } from "./export.ts";
 import { forwardCommand } from "./forward.ts";
 import { generateCommand } from "./generate.ts";
+import { importCommand } from "./import.ts";
 import { inspectCommand } from "./inspect.ts";
 import { profileCommand } from "./profile.ts";
 import { pullCommand } from "./pull.ts";
@@ -37,6 +39,8 @@ export function rootCommand(): Command<any> {
     .command("inspect", inspectCommand())
     .command("profile", profileCommand())
     .command("pull", pullCommand())
+    .command("import", importCommand())
+    .command("export", exportCommand())
     .command("tokenizer", tokenizerCommand())
     .command("doctor", doctorCommand())
     .command("demo", demoCommand())

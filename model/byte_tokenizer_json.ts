@@ -1,18 +1,12 @@
-/** The byte tokenizer as Hugging Face's library reads it: tokenizer.json and tokenizer_config.json. */
+/** The byte tokenizer in the form of Hugging Face's files. */
+import { byteSymbols } from "./byte_symbols.ts";
 import { byteTokenizer } from "./tokenizer.ts";
+import type { TokenizerFiles } from "./tokenizer_json.ts";
 
 const END_OF_TEXT = "<|endoftext|>";
 
-/** Bytes that byte-level BPE writes as the characters of the same code; the others are U+0100 and on, in their order. */
-const isItself = (byte: number): boolean => byte > 32 && byte < 127 || byte > 160 && byte !== 173;
-
 /** A byte-level BPE without merges whose ids are the bytes' values, and end of text. */
-export function byteTokenizerJson(): Record<string, unknown> {
-  let others = 0;
-  const alphabet = Array.from(
-    { length: 256 },
-    (_, byte) => String.fromCharCode(isItself(byte) ? byte : 256 + others++),
-  );
+function byteTokenizerJson(): Record<string, unknown> {
   return {
     version: "1.0",
     truncation: null,
@@ -39,27 +33,23 @@ export function byteTokenizerJson(): Record<string, unknown> {
       fuse_unk: false,
       byte_fallback: false,
       ignore_merges: false,
-      vocab: Object.fromEntries(alphabet.map((character, byte) => [character, byte])),
+      vocab: Object.fromEntries(byteSymbols().map((symbol, byte) => [symbol, byte])),
       merges: [],
     },
   };
 }
 
-/** What tokenizer_config.json says of it. Texts start after an end of text, as in training here. */
-export function byteTokenizerConfig({ maxPositions }: { maxPositions: number }): Record<string, unknown> {
+/** Its files. Texts start after an end of text, as in training here. */
+export function byteTokenizerFiles({ maxPositions }: { maxPositions: number }): TokenizerFiles {
   return {
-    ...fastTokenizerConfig({ maxPositions }),
-    bos_token: END_OF_TEXT,
-    eos_token: END_OF_TEXT,
-    pad_token: END_OF_TEXT,
-  };
-}
-
-/** The least that makes `transformers` use a tokenizer.json as it is: by a Llama model's own class it would add tokens. */
-export function fastTokenizerConfig({ maxPositions }: { maxPositions: number }): Record<string, unknown> {
-  return {
-    tokenizer_class: "PreTrainedTokenizerFast",
-    model_max_length: maxPositions,
-    clean_up_tokenization_spaces: false,
+    tokenizer: byteTokenizerJson(),
+    config: {
+      bos_token: END_OF_TEXT,
+      eos_token: END_OF_TEXT,
+      pad_token: END_OF_TEXT,
+      model_max_length: maxPositions,
+    },
+    endTokens: [],
+    source: "the byte tokenizer",
   };
 }

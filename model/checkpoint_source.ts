@@ -1,10 +1,12 @@
-/** Opens a model wherever it comes from: this program's checkpoints, Hugging Face folders, GGUF files. */
+/** Opens a model wherever it comes from: this program's checkpoints, Hugging Face folders, the authors' own, GGUF files. */
 import { basename, join } from "@std/path";
 import { readConfig } from "./checkpoint.ts";
 import { ConfigError, type ModelConfig } from "./config.ts";
 import { ggufModelConfig } from "./gguf_config.ts";
 import { openGguf } from "./gguf_file.ts";
 import { ggufTokenizer } from "./gguf_tokenizer.ts";
+import { OWN_TOKENIZER } from "./gguf_words.ts";
+import { importAuthorsWeights, isAuthorsLayout } from "./import_authors.ts";
 import { CheckpointError } from "./safetensors.ts";
 import { openShards } from "./safetensors_shards.ts";
 import { readTokenizerFiles } from "./tokenizer_json.ts";
@@ -47,7 +49,7 @@ async function openFolder(path: string): Promise<CheckpointSource> {
   return {
     path,
     config,
-    openWeights: () => openShards(path),
+    openWeights: () => openFolderWeights(path, config),
     readTokenizer: async () => {
       if (config.tokenizer === "byte") return "byte";
       const hasTokenizer = await Deno.stat(join(path, "tokenizer.json")).then(() => true, () => false);
@@ -59,13 +61,26 @@ async function openFolder(path: string): Promise<CheckpointSource> {
   };
 }
 
+async function openFolderWeights(path: string, config: ModelConfig): Promise<WeightFile> {
+  const file = await openShards(path);
+  try {
+    return isAuthorsLayout(file, config) ? await importAuthorsWeights(file, config) : file;
+  } catch (error) {
+    file[Symbol.dispose]();
+    throw error;
+  }
+}
+
 async function openGgufCheckpoint(path: string): Promise<CheckpointSource> {
   using file = await openGguf(path);
   const { metadata } = file;
+  const config = ggufModelConfig(file);
+  const isByte = metadata[OWN_TOKENIZER] === "byte";
   return {
     path,
-    config: ggufModelConfig(file),
+    config: isByte ? { ...config, tokenizer: "byte" } : config,
     openWeights: () => openGguf(path),
-    readTokenizer: () => Promise.resolve(ggufTokenizer(metadata, { source: basename(path) })),
+    readTokenizer: () =>
+      Promise.resolve(isByte ? "byte" : ggufTokenizer(metadata, { source: basename(path) })),
   };
 }

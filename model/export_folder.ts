@@ -1,62 +1,90 @@
 /** What the exported folders have in common: Llama's config.json, the weights' file, the tokenizer's files. */
-import { basename, dirname, join, resolve } from "@std/path";
-import { byteTokenizerConfig, byteTokenizerJson, fastTokenizerConfig } from "./byte_tokenizer_json.ts";
+import { join } from "@std/path";
+import { byteTokenizerFiles } from "./byte_tokenizer_json.ts";
 import { ConfigError, type ModelConfig } from "./config.ts";
 import { modelConfigToJson } from "./config_file.ts";
-import { replaceFile, writeAll } from "./files.ts";
-import { decodeNumbers } from "./number_formats.ts";
+import { announced, type ConversionProgress, convertedFormats, convertedRows } from "./convert_weights.ts";
+import { writeJson } from "./files.ts";
+import { makeModelFolder } from "./model_folder.ts";
+import type { NumberFormat } from "./number_formats.ts";
 import type { ParameterSpec } from "./parameters.ts";
-import type { TensorSource } from "./safetensors_writer.ts";
-import { byteTokenizer, type Tokenizer } from "./tokenizer.ts";
-import { storedFormat, storedRows, type WeightFile } from "./weight_file.ts";
+import { type SafetensorsFormat, type TensorSource, writeSafetensors } from "./safetensors_writer.ts";
+import { byteTokenizer } from "./tokenizer.ts";
+import { tokenizerFor, type TokenizerSource, writeTokenizerFiles } from "./tokenizer_source.ts";
+import type { WeightFile } from "./weight_file.ts";
 
 /** A model to export, and where to. */
-export interface ExportOptions {
+export interface ExportOptions<Dtype extends NumberFormat> {
   readonly config: ModelConfig;
   readonly weights: WeightFile;
   /** Null: the model brings none. */
-  readonly tokenizer: Pick<Tokenizer, "endTokens"> | null;
-  /** The tokenizer's files, to be copied as they are; none for the byte tokenizer. */
-  readonly tokenizerFiles: readonly string[];
-  /** The folder to write; made if it is not there. */
+  readonly tokenizer: TokenizerSource | null;
+  /** The format of matrices. Null: as they are stored, where the target has that format, else f32. */
+  readonly dtype: Dtype | null;
+  /** What to write; folders on the way there are made. */
   readonly out: string;
+  /** Called when a tensor's turn comes. */
+  readonly onWeight?: (progress: ConversionProgress) => void;
 }
 
-const TOKENIZER = "tokenizer.json";
-const TOKENIZER_CONFIG = "tokenizer_config.json";
+/** A folder to export into. */
+export type FolderOptions = ExportOptions<"f32" | "f16">;
 
-/**
- * Makes the folder.
- *
- * @throws ConfigError when it is the one that the weights are read from.
- */
-export async function makeExportFolder({ weights, out }: ExportOptions): Promise<void> {
-  const source = resolve(weights.path);
-  if ([source, dirname(source)].includes(resolve(out))) {
-    throw new ConfigError(`Cannot export into ${out}: the checkpoint itself lies there; name another folder`);
-  }
-  await Deno.mkdir(out, { recursive: true });
+/** A folder's content but for what only some of them have. */
+export interface ExportedFolder {
+  /** Of config.json. */
+  readonly json: Readonly<Record<string, unknown>>;
+  /** Of model.safetensors. */
+  readonly tensors: readonly TensorSource[];
 }
 
 /**
- * The configuration as Hugging Face's Llama classes read it; fields that they do not know they keep.
+ * Llama's configuration and weights.
  *
- * @throws ConfigError for a model that they cannot express.
+ * @param layout Each weight with its names in the file.
+ * @throws ConfigError for a model that Llama's classes cannot express, CheckpointError for missing or damaged weights.
  */
-export function llamaConfigJson(
-  { config, weights, tokenizer }: ExportOptions,
-  { architecture }: { architecture: string },
-): Record<string, unknown> {
+export function llamaFolder(
+  options: FolderOptions,
+  { architecture, layout }: {
+    architecture: string;
+    layout: readonly { readonly spec: ParameterSpec; readonly names: readonly string[] }[];
+  },
+): ExportedFolder {
+  const { config, weights, dtype } = options;
   if (config.ropeScaling?.kind === "factors") {
     throw new ConfigError(
       "Cannot export the model: its rope_scaling is a list of factors, which Hugging Face's library does not have",
     );
   }
+  const formats = convertedFormats(config, { file: weights, dtype, canKeep: isTorchFormat });
+  const tensors = layout.flatMap(({ spec, names }) => {
+    const format = formats.get(spec.name)!;
+    return names.map((name) => ({
+      name,
+      shape: spec.shape,
+      format,
+      data: () => convertedRows(weights, { weight: spec, format }),
+    }));
+  });
+  return { json: configJson(options, { architecture, format: tensors[0]!.format }), tensors };
+}
+
+const TORCH_DTYPES = { f32: "float32", f16: "float16", bf16: "bfloat16" } as const;
+
+function isTorchFormat(format: NumberFormat): format is keyof typeof TORCH_DTYPES {
+  return Object.hasOwn(TORCH_DTYPES, format);
+}
+
+/** The configuration as Hugging Face's Llama classes read it; fields that they do not know they keep. */
+function configJson(
+  { config, tokenizer }: FolderOptions,
+  { architecture, format }: { architecture: string; format: SafetensorsFormat },
+): Record<string, unknown> {
   const { recursion, router, kv_cache, ...json } = modelConfigToJson(config);
   // What describes the weights where they came from.
   for (const field of ["quantization_config", "dtype", "kv_sharing"]) delete json[field];
-  const isHalf = weights.entries.get("model.embed_tokens.weight")?.format === "f16";
-  const endTokens = tokenizer?.endTokens ?? [];
+  const endTokens = tokenizer === null ? [] : tokenizerFor(tokenizer, { config }).endTokens;
   return {
     // A file that does not name these tokens means Llama 2's.
     bos_token_id: config.tokenizer === "byte" ? byteTokenizer.endOfText : null,
@@ -68,53 +96,27 @@ export function llamaConfigJson(
     ...(recursion ? { recursion, router, kv_cache } : {}),
     model_type: "llama",
     architectures: [architecture],
-    torch_dtype: isHalf ? "float16" : "float32",
+    torch_dtype: TORCH_DTYPES[format as keyof typeof TORCH_DTYPES],
   };
 }
 
 /**
- * A weight under another name: f16 as it is stored, all other formats as f32.
+ * Writes the folder, the weights first: one without a config.json is no model yet.
  *
- * @throws CheckpointError when the weight is missing or of another shape.
+ * @throws ConfigError for a folder that holds a model, CheckpointError for numbers beyond a format's range.
  */
-export function weightSource(
-  weights: WeightFile,
-  { spec, name }: { spec: ParameterSpec; name: string },
-): TensorSource {
-  const format = storedFormat(weights, spec) === "f16" ? "f16" : "f32";
-  return { name, shape: spec.shape, format, data: () => exportedRows(weights, spec) };
-}
-
-async function* exportedRows(weights: WeightFile, spec: ParameterSpec): AsyncGenerator<Uint8Array> {
-  for await (const { format, bytes } of storedRows(weights, spec)) {
-    const isExported = format === "f16" || format === "f32";
-    yield isExported ? bytes : new Uint8Array(decodeNumbers(format, bytes).buffer);
+export async function writeExport(
+  { config, tokenizer, out, onWeight }: FolderOptions,
+  { json, tensors }: ExportedFolder,
+): Promise<void> {
+  await makeModelFolder(out);
+  await writeSafetensors(join(out, "model.safetensors"), {
+    tensors: announced(tensors, onWeight),
+    metadata: { format: "pt" },
+  });
+  if (tokenizer) {
+    const maxPositions = config.maxPositionEmbeddings;
+    await writeTokenizerFiles(out, tokenizer === "byte" ? byteTokenizerFiles({ maxPositions }) : tokenizer);
   }
-}
-
-/** Writes the tokenizer's files: copies, and what is missing for `transformers` to read them as they are meant. */
-export async function writeTokenizer({ config, tokenizerFiles, out }: ExportOptions): Promise<void> {
-  const maxPositions = config.maxPositionEmbeddings;
-  if (config.tokenizer === "byte") {
-    await writeJson(join(out, TOKENIZER), byteTokenizerJson());
-    await writeJson(join(out, TOKENIZER_CONFIG), byteTokenizerConfig({ maxPositions }));
-    return;
-  }
-  for (const path of tokenizerFiles) {
-    const bytes = await Deno.readFile(path);
-    await replaceFile(join(out, basename(path)), { write: (file) => writeAll(file, bytes) });
-  }
-  const names = new Set(tokenizerFiles.map((path) => basename(path)));
-  if (names.has(TOKENIZER) && !names.has(TOKENIZER_CONFIG)) {
-    await writeJson(join(out, TOKENIZER_CONFIG), fastTokenizerConfig({ maxPositions }));
-  }
-}
-
-/** Writes an object as JSON text with line breaks. */
-export async function writeJson(path: string, value: Record<string, unknown>): Promise<void> {
-  await writeText(path, JSON.stringify(value, null, 2) + "\n");
-}
-
-export async function writeText(path: string, text: string): Promise<void> {
-  await replaceFile(path, { write: (file) => writeAll(file, new TextEncoder().encode(text)) });
+  await writeJson(join(out, "config.json"), json);
 }

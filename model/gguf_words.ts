@@ -1,5 +1,8 @@
 /** The forms of tokenizers that GGUF files name in a word, in the terms of `tokenizer.json`. */
 
+/** This program's own key: "byte" for its byte tokenizer, whose vocabulary is there as well for other programs. */
+export const OWN_TOKENIZER = "mor.tokenizer";
+
 /** What the tokenizers of a form have in common. */
 export interface TokenizerForm {
   readonly normalizer: unknown;
@@ -127,4 +130,29 @@ export function sentencePieceMerges(
   });
   merges.sort((a, b) => b.score - a.score || a.token - b.token || a.left - b.left || a.right - b.right);
   return merges.map(({ pair }) => pair);
+}
+
+/**
+ * The scores with which SentencePiece merges as a list of pairs does; null if none do. It merges any two tokens whose
+ * union is one, so the list must have all of its pairs, those that make the same token one after the other.
+ *
+ * @param canMake Whether merging may make a token.
+ */
+export function sentencePieceScores(
+  tokens: readonly string[],
+  { merges, canMake }: {
+    merges: readonly (readonly [string, string])[];
+    canMake: (id: number) => boolean;
+  },
+): number[] | null {
+  const places = new Map<string, number>();
+  for (const [left, right] of merges) {
+    if (!places.has(left + right)) places.set(left + right, places.size);
+  }
+  const scores = tokens.map((token, id) => canMake(id) ? 0 - (places.get(token) ?? places.size) : 0);
+  const pairs = sentencePieceMerges(tokens, scores.map((score, id) => canMake(id) ? score : undefined));
+  const given = new Set(merges.map((pair) => JSON.stringify(pair)));
+  const isSame = pairs.length === merges.length &&
+    pairs.every((pair, i) => given.has(JSON.stringify(pair)) && pair.join("") === merges[i]!.join(""));
+  return isSame ? scores : null;
 }

@@ -17,7 +17,7 @@ export interface GgufSource {
   readonly shape: readonly number[];
   readonly format: NumberFormat;
   /** Called when the tensor's turn comes: the bytes of its format in pieces. */
-  readonly data: () => AsyncIterable<Uint8Array>;
+  readonly data: () => AsyncIterable<Uint8Array> | Iterable<Uint8Array>;
 }
 
 const VERSION = 3;

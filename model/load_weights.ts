@@ -10,8 +10,7 @@ import {
   isPacked,
   type Matrix,
   PACKED_FORMATS,
-  viewRows,
-  writePackedRows,
+  PackedWriter,
 } from "../gpu/packed_matrix.ts";
 import { createTensor, elementCount, type Tensor, viewTensor, writeTensor } from "../gpu/tensor.ts";
 import type { ModelConfig } from "./config.ts";
@@ -132,31 +131,43 @@ export async function fillWeights(
     }
   }
   for (const { matrix, parts } of matrices) {
-    let above = 0;
+    const writer = rowWriter(device, matrix);
     for (const part of parts) {
       for await (const rows of storedRows(file, part)) {
-        writeRows(device, matrix, { ...rows, start: above + rows.start });
+        writer.write(rows);
         onProgress?.(filled += rows.count * part.shape[1]!);
       }
-      above += part.shape[0]!;
     }
+    writer.end();
   }
 }
 
-/** Writes rows of a matrix, in its own format: as they are if they have it. */
-function writeRows(device: GpuDevice, matrix: Matrix, { format, bytes, start, count }: StoredRows): void {
-  if (!isPacked(matrix)) {
-    writeTensor(device, flat(viewRows(matrix, { start, count })), decodeNumbers(format, bytes));
-    return;
-  }
-  const packed = format === matrix.format
-    ? bytes
-    : encodeNumbers(matrix.format, decodeNumbers(format, bytes));
-  writePackedRows(device, matrix, { start, bytes: packed });
+/** What takes the rows of a matrix in order and writes them in its format: as they are stored if that is the same. */
+interface RowWriter {
+  write(rows: StoredRows): void;
+  end(): void;
 }
 
-function flat(tensor: Tensor): Tensor {
-  return viewTensor(tensor, { shape: [elementCount(tensor.shape)] });
+function rowWriter(device: GpuDevice, matrix: Matrix): RowWriter {
+  if (isPacked(matrix)) {
+    const writer = new PackedWriter(device, matrix);
+    return {
+      write: ({ format, bytes }) =>
+        writer.write(
+          format === matrix.format ? bytes : encodeNumbers(matrix.format, decodeNumbers(format, bytes)),
+        ),
+      end: () => writer.end(),
+    };
+  }
+  let written = 0;
+  return {
+    write({ format, bytes }): void {
+      const values = decodeNumbers(format, bytes);
+      writeTensor(device, viewTensor(matrix, { start: written, shape: [values.length] }), values);
+      written += values.length;
+    },
+    end: () => {},
+  };
 }
 
 /** Numbers in the matrices of each format, most first. */

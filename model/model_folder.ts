@@ -22,7 +22,9 @@ export async function makeModelFolder(folder: string): Promise<void> {
 }
 
 /** A model's tokenizer; null if it has none, and then a copy of the model has none either. */
-export async function readTokenizerIfAny({ readTokenizer }: CheckpointSource): Promise<TokenizerSource | null> {
+export async function readTokenizerIfAny(
+  { readTokenizer }: CheckpointSource,
+): Promise<TokenizerSource | null> {
   return await readTokenizer().catch((error) => {
     if (error instanceof ConfigError) return null;
     throw error;

@@ -23,12 +23,19 @@ export function tokenizerFor(source: TokenizerSource, { config }: { config: Mode
   return tokenizer;
 }
 
+/**
+ * The least that makes `transformers` use a tokenizer.json as it is: by a Llama model's own class it would add tokens, and
+ * take away spaces.
+ */
+const AS_IT_IS = { tokenizer_class: "PreTrainedTokenizerFast", clean_up_tokenization_spaces: false };
+
 /** Writes what `readTokenizerFiles` reads; nothing for bytes, which config.json names. */
 export async function writeTokenizerFiles(folder: string, source: TokenizerSource): Promise<void> {
   if (source === "byte") return;
   const { tokenizer, config, endTokens } = source;
   await writeJson(join(folder, "tokenizer.json"), tokenizer);
-  await writeJson(join(folder, "tokenizer_config.json"), config);
+  const whole = config.tokenizer_class == null ? { ...AS_IT_IS, ...config } : config;
+  await writeJson(join(folder, "tokenizer_config.json"), whole);
   if (endTokens.length > 0) {
     await writeJson(join(folder, "generation_config.json"), { eos_token_id: endTokens });
   }

@@ -1,4 +1,5 @@
 import embeddingCode from "./embedding.wgsl" with { type: "text" };
+import packedQuadsCode from "./packed_quads.wgsl" with { type: "text" };
 import packedWeightsCode from "./packed_weights.wgsl" with { type: "text" };
 import type { Commands } from "../commands.ts";
 import { defineKernel } from "../kernel.ts";
@@ -6,9 +7,12 @@ import { type Matrix, matrixTensor, rowWindows } from "../packed_matrix.ts";
 import { rowGrid, type Rows } from "../rows.ts";
 import { checkShape, type Tensor } from "../tensor.ts";
 import { MAX_LOOP_TURNS } from "./row_lanes.ts";
-import { formatConstant, rowLayout } from "./weight_format.ts";
+import { formatConstant } from "./weight_format.ts";
 
-const EMBEDDING = defineKernel("embedding.wgsl", embeddingCode, { "packed_weights.wgsl": packedWeightsCode });
+const EMBEDDING = defineKernel("embedding.wgsl", embeddingCode, {
+  "packed_weights.wgsl": packedWeightsCode,
+  "packed_quads.wgsl": packedQuadsCode,
+});
 
 /** Constants GROUP and CHUNK of the file. */
 const GROUP = 64;
@@ -22,13 +26,12 @@ export function embedding(
 ): void {
   const dim = weight.shape.at(-1)!;
   checkShape("embedding", { ids: [ids, [rows.maximum]], out: [out, [rows.maximum, dim]] });
-  const { words, scaleWords } = rowLayout(weight);
   for (const { matrix, start, count } of rowWindows(commands.device, weight)) {
     const table = matrixTensor(matrix);
     commands.dispatch(EMBEDDING, {
       entryPoint: "forward",
       tensors: { rows: rows.count, ids, weight: table, weight_words: table, out },
-      settings: { first: start, count, row_words: words, scale_words: scaleWords },
+      settings: { first: start, count },
       constants: { DIM: dim, ...formatConstant(weight) },
       grid: rowGrid(rows, { unitsPerRow: dim / 4, unitsPerGroup: GROUP }),
     });
@@ -98,7 +101,7 @@ export function embeddingBackward(
     commands.dispatch(EMBEDDING, {
       entryPoint: "backward_weight",
       tensors: { ...tensors, ids, grad_weight: matrix },
-      settings: { first: start, count, row_words: dim, scale_words: 0 },
+      settings: { first: start, count },
       constants,
       grid,
     });

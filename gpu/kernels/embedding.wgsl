@@ -10,8 +10,6 @@ override DIM: u32;
 struct Settings {
   first: u32,
   count: u32,
-  row_words: u32, // of the weight
-  scale_words: u32,
 }
 
 const GROUP = 64u;
@@ -34,7 +32,7 @@ fn weight_word(i: u32) -> u32 {
 
 fn weight_quad(id: u32, q: u32) -> vec4<f32> {
   if (FORMAT != F32) {
-    return packed_quad(id * settings.row_words, settings.scale_words, q);
+    return packed_quad(id, DIM / 32u, q);
   }
   return weight[id * (DIM / 4u) + q];
 }

@@ -1,14 +1,15 @@
 import matmulSubgroupCode from "./matmul_subgroup.wgsl" with { type: "text" };
 import matmulTiledCode from "./matmul_tiled.wgsl" with { type: "text" };
+import packedQuadsCode from "./packed_quads.wgsl" with { type: "text" };
 import packedWeightsCode from "./packed_weights.wgsl" with { type: "text" };
 import type { Commands } from "../commands.ts";
 import type { GpuDevice } from "../device.ts";
 import { defineKernel, type Kernel } from "../kernel.ts";
-import { isPacked, type Matrix, matrixTensor } from "../packed_matrix.ts";
+import { BLOCK_LENGTH, isPacked, type Matrix, matrixTensor } from "../packed_matrix.ts";
 import { rowGrid, type Rows } from "../rows.ts";
 import type { Tensor } from "../tensor.ts";
 import { hasSubgroupsOfEight, MAX_LOOP_TURNS } from "./row_lanes.ts";
-import { formatConstant, rowLayout } from "./weight_format.ts";
+import { formatConstant } from "./weight_format.ts";
 
 /** One way to multiply, and the shape of what a workgroup makes. */
 export interface MatmulVariant {
@@ -19,7 +20,7 @@ export interface MatmulVariant {
   readonly depthsPerTurn: number;
 }
 
-const parts = { "packed_weights.wgsl": packedWeightsCode };
+const parts = { "packed_weights.wgsl": packedWeightsCode, "packed_quads.wgsl": packedQuadsCode };
 
 /** Operands passed round by subgroup shuffles: 60 GFLOP/s on two cores of lavapipe, where tiles reach 5. */
 const SUBGROUP: MatmulVariant = {
@@ -88,7 +89,6 @@ export function matmul(
     throw new TypeError(`Cannot record matmul: ${b.words.label} is packed along the depth, not the columns`);
   }
   const bTensor = matrixTensor(b);
-  const row = rowLayout(b);
   const countsDepth = counted.dimension === "depth";
   const z = Math.ceil(columns / tileColumns);
   // Lavapipe ends an invocation after 65,535 loop turns, so a long sum takes several dispatches.
@@ -102,11 +102,10 @@ export function matmul(
         columns,
         depth,
         a_stride: aStride,
-        b_stride: isPacked(b) ? row.words : bDepthFirst ? columns : depth,
+        b_stride: isPacked(b) ? depth / BLOCK_LENGTH : bDepthFirst ? columns : depth,
         out_stride: outStride,
         depth_start: start,
         depth_end: Math.min(depth, start + window),
-        scale_words: row.scaleWords,
       },
       constants: {
         A_DEPTH_FIRST: Number(aDepthFirst),

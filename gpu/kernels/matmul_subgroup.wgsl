@@ -2,7 +2,7 @@
 // A is stored (rows, depth), or (depth, rows) with A_DEPTH_FIRST; B is stored (columns, depth), or (depth, columns) with
 // B_DEPTH_FIRST; out is (rows, columns). Strides count floats. Strides and columns are multiples of 4, and so are depth if
 // an operand has it contiguous and rows if A has it contiguous; otherwise rows and depth may be any number.
-// B (columns, depth) may be packed weights: b_stride then counts words, and depth is a multiple of 32.
+// B (columns, depth) may be packed weights: then b_stride counts the blocks of a row.
 // A workgroup of 8 lanes makes 64 rows x 32 columns; a lane owns 4 columns of all 64 rows.
 // One turn adds 4 depths: a lane reads its own 4 columns of B and an eighth of A, then every row of A is passed round.
 // Measured: a storage read of a vec4 costs some 80 cycles whatever the lanes' addresses (it loops over the lanes), a
@@ -13,7 +13,6 @@ struct Settings {
   rows: u32, columns: u32, depth: u32, // the limit that COUNTED names is also bounded by row_count[0]
   a_stride: u32, b_stride: u32, out_stride: u32,
   depth_start: u32, depth_end: u32, // the window of this dispatch
-  scale_words: u32, // of a row of packed weights
 }
 
 @group(0) @binding(0) var<uniform> settings: Settings;
@@ -58,7 +57,7 @@ fn weight_word(i: u32) -> u32 {
 }
 
 fn read_packed(column: u32, k: u32) -> vec4<f32> {
-  return packed_quad(column * settings.b_stride, settings.scale_words, k / 4u);
+  return packed_quad(column, settings.b_stride, k / 4u);
 }
 
 fn read_b(column: u32, k: u32, end: u32) -> mat4x4<f32> { // [i] = columns column .. column + 3 of depth k + i

@@ -1,7 +1,7 @@
 // out[m, n] (+)= sum over k of A[m, k] * B[k, n] in f32, for any adapter; made for hardware.
 // A is stored (rows, depth), or (depth, rows) with A_DEPTH_FIRST; B is stored (columns, depth), or (depth, columns) with
 // B_DEPTH_FIRST; out is (rows, columns). Strides count floats; all sizes may be any number.
-// B (columns, depth) may be packed weights: b_stride then counts words, and depth is a multiple of 32.
+// B (columns, depth) may be packed weights: then b_stride counts the blocks of a row.
 // A workgroup of 16 x 16 invocations makes a tile of 64 rows x 64 columns; an invocation owns 4 rows x 4 columns.
 // One turn stages 16 depths of both operands in workgroup memory (8 KiB): each invocation reads 4 floats of each operand,
 // with neighbouring invocations along the operand's contiguous direction, and stores them depth first, so that the product
@@ -12,7 +12,6 @@ struct Settings {
   rows: u32, columns: u32, depth: u32, // the limit that COUNTED names is also bounded by row_count[0]
   a_stride: u32, b_stride: u32, out_stride: u32,
   depth_start: u32, depth_end: u32, // the window of this dispatch
-  scale_words: u32, // of a row of packed weights
 }
 
 @group(0) @binding(0) var<uniform> settings: Settings;
@@ -73,7 +72,7 @@ fn stage_packed(start: u32, first_column: u32, index: u32) {
   let k = index % 4u;
   let n = index / 4u;
   let column = min(first_column + n, settings.columns - 1u); // past the edge: of a sum that is never written
-  let quad = packed_quad(column * settings.b_stride, settings.scale_words, start / 4u + k);
+  let quad = packed_quad(column, settings.b_stride, start / 4u + k);
   for (var i = 0u; i < 4u; i++) {
     tile_b[4u * k + i][n / 4u][n % 4u] = quad[i];
   }

@@ -1,14 +1,17 @@
+import matmulPanelCode from "./matmul_panel.wgsl" with { type: "text" };
+import matmulPanelSubgroupCode from "./matmul_panel_subgroup.wgsl" with { type: "text" };
 import matmulVectorCode from "./matmul_vector.wgsl" with { type: "text" };
 import matmulVectorSubgroupCode from "./matmul_vector_subgroup.wgsl" with { type: "text" };
 import matmulVectorTileCode from "./matmul_vector_tile.wgsl" with { type: "text" };
 import packedWeightsCode from "./packed_weights.wgsl" with { type: "text" };
+import vectorRowsCode from "./vector_rows.wgsl" with { type: "text" };
 import type { Commands } from "../commands.ts";
 import { defineKernel, type Kernel } from "../kernel.ts";
-import { type Matrix, matrixTensor } from "../packed_matrix.ts";
+import { isPacked, type Matrix, matrixTensor, PANEL_ROWS } from "../packed_matrix.ts";
 import { rowGrid, type Rows } from "../rows.ts";
 import { checkShape, type Tensor } from "../tensor.ts";
 import { hasSubgroupsOfEight, MAX_LOOP_TURNS } from "./row_lanes.ts";
-import { formatConstant, formatOf, rowLayout, type WeightFormat } from "./weight_format.ts";
+import { formatConstant } from "./weight_format.ts";
 
 /** Rows up to which this is faster than `matmul`, whose tiles have 64 rows. */
 export const MAX_VECTOR_ROWS = 16;
@@ -20,23 +23,41 @@ interface Variant {
   readonly depthsPerTurn: number;
 }
 
-const parts = {
-  "matmul_vector_tile.wgsl": matmulVectorTileCode,
-  "packed_weights.wgsl": packedWeightsCode,
+interface Variants {
+  readonly f32: Variant;
+  readonly packed: Variant;
+}
+
+const tile = { "matmul_vector_tile.wgsl": matmulVectorTileCode, "vector_rows.wgsl": vectorRowsCode };
+const panel = { "packed_weights.wgsl": packedWeightsCode, "vector_rows.wgsl": vectorRowsCode };
+
+/** Lanes that own columns and pass x round: 10 GB/s of f32 weights on two cores of lavapipe. */
+const SUBGROUP: Variants = {
+  f32: {
+    kernel: defineKernel("matmul_vector_subgroup.wgsl", matmulVectorSubgroupCode, tile),
+    columns: 32,
+    depthsPerTurn: 32,
+  },
+  packed: {
+    kernel: defineKernel("matmul_panel_subgroup.wgsl", matmulPanelSubgroupCode, panel),
+    columns: PANEL_ROWS,
+    depthsPerTurn: 32,
+  },
 };
 
-/** Lanes that own columns and pass x round: 10 GB/s of weights on two cores of lavapipe. */
-const SUBGROUP: Variant = {
-  kernel: defineKernel("matmul_vector_subgroup.wgsl", matmulVectorSubgroupCode, parts),
-  columns: 32,
-  depthsPerTurn: 32,
-};
-
-/** Lanes that share columns: for hardware, and right everywhere. */
-const SHARED: Variant = {
-  kernel: defineKernel("matmul_vector.wgsl", matmulVectorCode, parts),
-  columns: 16,
-  depthsPerTurn: 128,
+/** Lanes that share columns, or the blocks of a panel: for hardware, and right everywhere. */
+const SHARED: Variants = {
+  f32: {
+    kernel: defineKernel("matmul_vector.wgsl", matmulVectorCode, tile),
+    columns: 16,
+    depthsPerTurn: 128,
+  },
+  packed: {
+    kernel: defineKernel("matmul_panel.wgsl", matmulPanelCode, panel),
+    columns: PANEL_ROWS,
+    // Its inner loops count, with their last checks.
+    depthsPerTurn: 128 / (1 + 5 * 3),
+  },
 };
 
 /** What is multiplied: x as it is, or made of x on the way, which spares a dispatch. */
@@ -49,12 +70,6 @@ export type VectorInput =
 
 /** Values of INPUT in the file. */
 const INPUTS = { plain: 0, normed: 1, swiglu: 2 } as const;
-
-/** Values of QUADS in the file. */
-const QUADS: Readonly<Record<WeightFormat, number>> = { f32: 1, f16: 2, q8_0: 4, q4_0: 8 };
-
-/** Words of a packet in the file. */
-const PACKET_WORDS = 4;
 
 /**
  * Records out = v W^T, or residual + v W^T, for few rows: each weight is read once for up to four of them. A row's
@@ -82,7 +97,8 @@ export function matmulVector(
   if (depth % 4 !== 0) {
     throw new TypeError(`Cannot record matmulVector: depth ${depth} is not a multiple of 4`);
   }
-  const variant = hasSubgroupsOfEight(commands.device) ? SUBGROUP : SHARED;
+  const variants = hasSubgroupsOfEight(commands.device) ? SUBGROUP : SHARED;
+  const variant = variants[isPacked(weight) ? "packed" : "f32"];
   // A norm goes over the depth once more, a lane a turn for each row and column of four.
   const deepest = (MAX_LOOP_TURNS * variant.depthsPerTurn) / (input.kind === "normed" ? 8 : 1);
   if (depth > deepest) {
@@ -90,25 +106,20 @@ export function matmulVector(
   }
   const tileRows = rows.maximum > 2 ? 4 : Math.max(1, rows.maximum);
   const norm = input.kind === "normed" ? input.norm : x;
-  const words = matrixTensor(weight);
-  const row = rowLayout(weight);
   commands.dispatch(variant.kernel, {
     entryPoint: "product",
-    tensors: { rows: rows.count, x, weight: words, weight_words: words, residual: residual ?? x, norm, out },
+    tensors: { rows: rows.count, x, weight: matrixTensor(weight), residual: residual ?? x, norm, out },
     settings: {
       depth,
       columns,
       eps: input.kind === "normed" ? input.eps : 0,
       out_stride: stride,
-      row_packets: row.words / PACKET_WORDS,
-      scale_packets: row.scaleWords / PACKET_WORDS,
     },
     constants: {
       ROWS: tileRows,
       ADD_RESIDUAL: Number(residual !== null),
       INPUT: INPUTS[input.kind],
-      QUADS: QUADS[formatOf(weight)],
-      ...formatConstant(weight),
+      ...(isPacked(weight) && formatConstant(weight)),
     },
     grid: rowGrid(rows, { unitsPerGroup: tileRows, z: Math.ceil(columns / variant.columns) }),
   });

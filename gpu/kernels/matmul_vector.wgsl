@@ -1,19 +1,12 @@
-// out = v W^T (+ residual) for few rows, bound by the reading of weights; tensors in matmul_vector_tile.wgsl.
-// For hardware, and right everywhere: 32 lanes share a tile of 4 columns and read neighbouring packets; 4 tiles
-// a workgroup. Tiles of rows in x and y, of columns in z.
+// out = v W^T (+ residual) for few rows, bound by the reading of weights; tensors in vector_rows.wgsl.
+// For hardware, and right everywhere: 32 lanes share a tile of 4 columns and read neighbouring depths; 4 tiles a
+// workgroup. Tiles of rows in x and y, of columns in z.
 
 const LANES = 32u;
 const TILES = 4u;
 
 var<workgroup> partial: array<mat4x4<f32>, LANES * TILES>;
 var<workgroup> squares: array<vec4<f32>, LANES * TILES>;
-
-struct Turn { row: u32, quad: u32 }
-
-// Quad i from the turn's first: a column per depth.
-fn turn_values(turn: Turn, i: u32) -> mat4x4<f32> {
-  return transpose(read_rows(turn.row, turn.quad + i));
-}
 
 // Over the lanes of a tile, each for itself. All invocations of the workgroup must call it.
 fn sum_of_squares(first: u32, local: vec3<u32>) -> vec4<f32> {
@@ -45,14 +38,8 @@ fn product(
     rrms = rrms_of(sum_of_squares(row, local));
   }
   var sums = mat4x4<f32>();
-  for (var packet = local.x; packet < settings.depth / (4u * QUADS); packet += LANES) {
-    let packets = read_packets(places + (settings.scale_packets + packet));
-    let turn = Turn(row, packet * QUADS);
-    if (has_scales()) {
-      sums = add_block(sums, add_packet(mat4x4<f32>(), packets, turn, 0u), places, turn.quad / 8u);
-    } else {
-      sums = add_packet(sums, packets, turn, 0u);
-    }
+  for (var k = local.x; k < settings.depth / 4u; k += LANES) {
+    sums = add_depths(sums, places + k, transpose(read_rows(row, k)));
   }
   let first = local.y * LANES;
   let own = first + local.x;

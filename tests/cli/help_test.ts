@@ -37,6 +37,8 @@ const COMMANDS: Readonly<Record<string, readonly string[]>> = {
     ...["--repeats", "--seed", "--json"],
   ],
   pull: ["--out", "--file"],
+  import: ["--out", "--dtype"],
+  export: ["--format", "--out", "--dtype"],
   tokenizer: ["train"],
   doctor: ["--json"],
   demo: ["--data", "--out", "--steps"],

@@ -10,7 +10,7 @@ import {
   normLinear,
   swigluLinearAdd,
 } from "../../gpu/kernels/linear.ts";
-import { createPackedMatrix, PACKED_FORMATS, packedRow, viewRows } from "../../gpu/packed_matrix.ts";
+import { createPackedMatrix, PACKED_FORMATS, viewRows } from "../../gpu/packed_matrix.ts";
 import { staticRows } from "../../gpu/rows.ts";
 import type { Tensor } from "../../gpu/tensor.ts";
 import * as reference from "../reference/linear.ts";
@@ -173,11 +173,11 @@ for (const format of PACKED_FORMATS) {
     const x = random.normals(depth);
     const out = blank(device, [1, 40]);
     const rows = staticRows(device, 1);
-    const part = viewRows(matrix, { start: 64, count: 40 });
+    const part = viewRows(matrix, { start: 128, count: 40 });
     const [got] = await run(device, (commands) => {
       linear(commands, { x: upload(device, x, [1, depth]), weight: part, out }, { rows });
     }, [out]);
-    const weight = numbers.subarray(64 * depth, 104 * depth);
+    const weight = numbers.subarray(128 * depth, 168 * depth);
     const wanted = reference.linear({ x, weight }, { inFeatures: depth, outFeatures: 40 });
     assertClose(got!, wanted, { relative, label: "out" });
   });
@@ -185,7 +185,12 @@ for (const format of PACKED_FORMATS) {
 
 gpuTest("packed weights refuse rows that are not whole blocks, and a backward pass", (device) => {
   for (const format of PACKED_FORMATS) {
-    assertThrows(() => packedRow(format, 48), TypeError, `Cannot pack rows of 48 numbers as ${format}`);
+    const shape = [32, 48] as const;
+    assertThrows(
+      () => createPackedMatrix(device, { format, shape, label: "odd" }),
+      TypeError,
+      `Cannot pack rows of 48 numbers as ${format}`,
+    );
   }
   const weight = createPackedMatrix(device, { format: "q8_0", shape: [32, 32], label: "frozen" });
   const tensors = { gradOut: blank(device, [20, 32]), weight, gradX: blank(device, [20, 32]) };

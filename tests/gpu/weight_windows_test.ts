@@ -27,7 +27,7 @@ function narrowTest(name: string, body: (device: GpuDevice) => Promise<void>): v
   gpuTest(`${name}, hardware variant`, (device) => body(asNarrow(asHardware(device))));
 }
 
-narrowTest("a matrix is cut at multiples of 64 rows, and only where it must be", (device) => {
+narrowTest("a matrix is cut at multiples of 128 rows, and only where it must be", (device) => {
   const weight = blank(device, [columns, depth]);
   const windows = rowWindows(device, weight).map(({ start, count }) => [start, count]);
   assertEquals(windows, [[0, 2048], [2048, 52]]);

@@ -4,7 +4,7 @@ import {
   createPackedMatrix,
   type PackedFormat,
   type PackedMatrix,
-  writePackedRows,
+  PackedWriter,
 } from "../../gpu/packed_matrix.ts";
 import { decodeNumbers, encodeNumbers } from "../../model/number_formats.ts";
 
@@ -16,9 +16,10 @@ export function uploadPacked(
 ): { matrix: PackedMatrix; numbers: Float64Array } {
   const bytes = encodeNumbers(format, Float32Array.from(values));
   const matrix = createPackedMatrix(device, { format, shape, label: "packed weight" });
-  const split = shape[0] >> 1;
-  const width = bytes.length / shape[0];
-  writePackedRows(device, matrix, { start: 0, bytes: bytes.slice(0, split * width) });
-  writePackedRows(device, matrix, { start: split, bytes: bytes.slice(split * width) });
+  const writer = new PackedWriter(device, matrix);
+  const split = (shape[0] >> 1) * (bytes.length / shape[0]);
+  writer.write(bytes.slice(0, split));
+  writer.write(bytes.slice(split));
+  writer.end();
   return { matrix, numbers: Float64Array.from(decodeNumbers(format, bytes)) };
 }
