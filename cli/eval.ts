@@ -1,6 +1,5 @@
 import { Command, ValidationError } from "@cliffy/command";
 import type { GpuDevice } from "../gpu/device.ts";
-import type { ModelConfig } from "../model/config.ts";
 import {
   type EvaluatedBatch,
   evaluateText,

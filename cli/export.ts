@@ -58,7 +58,7 @@ async function run(flags: ExportFlags, checkpoint: string): Promise<void> {
   const { config } = source;
   using weights = await source.openWeights();
   const tokenizer = await readTokenizerIfAny(source);
-  terminal.note(describe(config) + (tokenizer ? "" : "; the model has no tokenizer"));
+  terminal.note(describe(config) + (tokenizer ? "" : "; the model has no tokenizer that can be read"));
   await convertVisibly(terminal, (onWeight) => write({ config, weights, tokenizer, out, onWeight }));
   terminal.out(`${out}\n`);
 }

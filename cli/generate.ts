@@ -1,12 +1,13 @@
 import { Command, ValidationError } from "@cliffy/command";
 import { chatTemplate } from "../model/chat_template.ts";
-import type { CheckpointSource } from "../model/checkpoint_source.ts";
+import { openCheckpoint } from "../model/checkpoint_source.ts";
 import { ConfigError } from "../model/config.ts";
 import { generate, type GeneratedToken, type GenerateOptions, tokenRoom } from "../model/generate.ts";
 import type { Tokenizer } from "../model/tokenizer.ts";
+import { tokenizerFor, type TokenizerSource } from "../model/tokenizer_source.ts";
 import { DTYPE_HELP, KV_DTYPE_HELP, kvDtypeFlag, matrixChoice } from "./dtype_flags.ts";
 import { InterruptedError } from "./errors.ts";
-import { loadModel, tokenizerOf } from "./session.ts";
+import { loadWeights, openNamedDevice } from "./session.ts";
 import { StopStrings } from "./stop_strings.ts";
 import { colorDepth, openTerminal, type Terminal } from "./terminal.ts";
 
@@ -59,7 +60,7 @@ export function generateCommand(): Command<any> {
       "--depths",
       "Colour each token by the recursion steps that produced it; without colours, a list on stderr.",
     )
-    .option("--json", "Print one JSON object: text, tokens with depth and log-probability.")
+    .option("--json", "Print one JSON object: the prompt's ids, text, tokens with depth and log-probability.")
     .option("--logprobs <k:integer>", "With --json, the k likeliest alternatives of each token.")
     .option(
       "--chat",
@@ -79,14 +80,20 @@ async function run(flags: GenerateFlags, checkpoint: string): Promise<void> {
   const [choice, kvDtype] = [matrixChoice(flags.dtype), kvDtypeFlag(flags.kvDtype)];
   const terminal = openTerminal(flags);
   const prompt = await readPrompt(flags);
-  const { device, source, config, weights } = await loadModel(checkpoint, { terminal, choice });
-  const tokenizer = await tokenizerOf(source);
+  const source = await openCheckpoint(checkpoint);
+  const { config } = source;
+  const tokenizerSource = await source.readTokenizer();
+  const tokenizer = tokenizerFor(tokenizerSource, { config });
+  const promptIds = flags.chat
+    ? tokenizer.encode(chatText(tokenizerSource, { checkpoint, prompt, flags }), { addSpecialTokens: false })
+    : tokenizer.encode(prompt);
+  const room = tokenRoom(config, { prompt: promptIds });
+  const device = await openNamedDevice(terminal);
+  const weights = await loadWeights(device, { source, choice, terminal });
   const seed = flags.seed ?? crypto.getRandomValues(new Uint32Array(1))[0]!;
   terminal.note(`seed: ${seed}`);
   const options: GenerateOptions = {
-    prompt: flags.chat
-      ? tokenizer.encode(await chatText(source, { prompt, flags }), { addSpecialTokens: false })
-      : tokenizer.encode(prompt),
+    prompt: promptIds,
     count: flags.count,
     sampling: {
       temperature: flags.temperature,
@@ -100,7 +107,6 @@ async function run(flags: GenerateFlags, checkpoint: string): Promise<void> {
     endTokens: tokenizer.endTokens,
     kvDtype,
   };
-  const room = tokenRoom(config, options);
   const tokens = generate(device, { config, weights }, options);
   const count = await write(tokens, { options, flags, prompt, tokenizer, terminal });
   if (count < flags.count && count === room) {
@@ -137,14 +143,13 @@ async function readPrompt({ prompt, file }: GenerateFlags): Promise<string> {
 }
 
 /** The prompt as the model's chat template puts it. */
-async function chatText(
-  { path, readTokenizer }: CheckpointSource,
-  { prompt, flags: { system } }: { prompt: string; flags: GenerateFlags },
-): Promise<string> {
-  const source = await readTokenizer();
+function chatText(
+  source: TokenizerSource,
+  { checkpoint, prompt, flags: { system } }: { checkpoint: string; prompt: string; flags: GenerateFlags },
+): string {
   const template = source === "byte" ? null : chatTemplate(source);
   if (!template) {
-    throw new ConfigError(`Cannot chat with ${path}: it brings no chat template; leave --chat away`);
+    throw new ConfigError(`Cannot chat with ${checkpoint}: it brings no chat template; leave --chat away`);
   }
   const messages = [
     ...(system === undefined ? [] : [{ role: "system", content: system }]),
@@ -199,7 +204,7 @@ async function write(
   Deno.removeSignalListener("SIGINT", onSignal);
   const seconds = (performance.now() - started) / 1000;
   if (flags.json) {
-    const report = { prompt, text, tokens, seed: options.seed, seconds };
+    const report = { prompt, prompt_ids: options.prompt, text, tokens, seed: options.seed, seconds };
     terminal.out(JSON.stringify(report) + "\n");
   } else {
     terminal.out("\n");

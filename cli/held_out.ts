@@ -16,11 +16,11 @@ export async function readHeldOut(
   { tokenizer, textField }: { tokenizer: Tokenizer; textField: string },
 ): Promise<Uint32Array<ArrayBuffer>> {
   // What parts documents is predicted; after the last one there is no other to part it from.
-  const tokens = (await readTokens(paths, { tokenizer, textField })).slice(0, -1);
+  const tokens = (await readTokens(paths, { tokenizer, textField })).subarray(0, -1);
   if (tokens.length < 2) {
     throw new DataError(`Cannot evaluate on ${paths.join(", ")}: ${tokens.length} tokens, wanted 2 or more`);
   }
-  return Uint32Array.from(tokens);
+  return tokens;
 }
 
 /**

@@ -1,6 +1,7 @@
 import { Command } from "@cliffy/command";
 import { openCheckpoint } from "../model/checkpoint_source.ts";
 import { importModel } from "../model/import_model.ts";
+import { readTokenizerIfAny } from "../model/model_folder.ts";
 import { convertVisibly, dtypeFlag } from "./conversion.ts";
 import { openTerminal } from "./terminal.ts";
 
@@ -38,6 +39,8 @@ async function run({ out, dtype: flag, quiet }: ImportFlags, model: string): Pro
   const dtype = dtypeFlag(flag, DTYPES);
   const terminal = openTerminal({ quiet });
   const source = await openCheckpoint(model);
-  await convertVisibly(terminal, (onWeight) => importModel(source, { dtype, out, onWeight }));
+  const tokenizer = await readTokenizerIfAny(source);
+  if (!tokenizer) terminal.note("the model has no tokenizer that can be read");
+  await convertVisibly(terminal, (onWeight) => importModel(source, { tokenizer, dtype, out, onWeight }));
   terminal.out(`${out}\n`);
 }

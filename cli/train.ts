@@ -1,4 +1,4 @@
-import { Command, ValidationError } from "@cliffy/command";
+import { Command } from "@cliffy/command";
 import { formatBytes } from "../gpu/memory.ts";
 import { MemoryError } from "../gpu/errors.ts";
 import { hasWeights } from "../model/checkpoint.ts";
@@ -36,7 +36,8 @@ export function trainCommand(): Command<any> {
     .option("--text-field <name:string>", "Field of a JSONL line that holds the text (text).")
     .option(
       "--tokenizer <path:string>",
-      "A tokenizer.json, or a checkpoint with one; the model's vocabulary becomes its own. Presets have bytes.",
+      "A tokenizer.json, a folder with one, or a checkpoint with a tokenizer: a preset's vocabulary becomes its own. " +
+        "The presets demo and tiny have bytes.",
     )
     .option("--out <folder:string>", "Folder of the checkpoint and metrics.jsonl.")
     .option("--steps <n:integer>", "Optimizer steps of the whole run (1000).")
@@ -87,8 +88,11 @@ async function train(options: TrainOptions): Promise<void> {
   const readSource = (): Promise<TokenizerSource> =>
     runTokenizer(flags, { config, isResumed: options.resume ?? false });
   if (options.dryRun) {
-    const readTokenizer = async (): Promise<Tokenizer> => tokenizerFor(await readSource(), { config });
-    await dryRun({ config, settings, flags }, { terminal, readTokenizer });
+    // Without them a preset that has no tokenizer can be looked at.
+    const isTokenizerUsed = flags.data !== undefined || flags.tokenizer !== undefined;
+    const tokenizer = isTokenizerUsed ? tokenizerFor(await readSource(), { config }) : null;
+    const dataset = tokenizer && flags.data ? await loadDataset(flags, { config, tokenizer }) : null;
+    dryRun({ config, settings, flags }, { terminal, dataset });
     return;
   }
   const out = required(flags.out, "--out");
@@ -179,12 +183,11 @@ function checkMemory(
 }
 
 /** Says what the run would take. Without data the evaluation batch is taken to be as large as the training batch. */
-async function dryRun(
+function dryRun(
   { config, settings, flags }: Plan,
-  { terminal, readTokenizer }: { terminal: Terminal; readTokenizer: () => Promise<Tokenizer> },
-): Promise<void> {
+  { terminal, dataset }: { terminal: Terminal; dataset: Dataset | null },
+): void {
   const { shape, schedule, routerWarmup: warmup } = settings;
-  const dataset = flags.data && await loadDataset(flags, { config, tokenizer: await readTokenizer() });
   const sequences = flags.eval_every === 0
     ? 0
     : dataset

@@ -68,8 +68,8 @@ const DEFAULTS = {
   sample_prompt: "The ",
 };
 
-/** Settings that belong to one call, not to the run that a later call resumes. */
-const PER_CALL = ["out", "stop_after"] as const;
+/** What a later call that resumes the run does not take over: what belongs to one call, and what config.json says. */
+const NOT_INHERITED = ["out", "stop_after", "model"] as const;
 
 /**
  * @throws ConfigError for an unreadable file, an unknown setting or a value out of its range.
@@ -133,7 +133,7 @@ export function mergeFlags(...layers: readonly TrainFlags[]): ResolvedFlags {
 export function inheritedFlags(saved: string): TrainFlags {
   const flags = checkFlags(JSON.parse(saved), { source: "the settings saved with the run" });
   return Object.fromEntries(
-    Object.entries(flags).filter(([key]) => !PER_CALL.includes(key as typeof PER_CALL[number])),
+    Object.entries(flags).filter(([key]) => !NOT_INHERITED.includes(key as typeof NOT_INHERITED[number])),
   );
 }
 

@@ -1,6 +1,6 @@
 /** What a run trains, and what its tokens are. */
 import { ValidationError } from "@cliffy/command";
-import { dirname, join } from "@std/path";
+import { basename, dirname, join } from "@std/path";
 import { readConfigFile } from "../model/checkpoint.ts";
 import { openCheckpoint } from "../model/checkpoint_source.ts";
 import { ConfigError, type ModelConfig } from "../model/config.ts";
@@ -10,7 +10,7 @@ import type { TokenizerSource } from "../model/tokenizer_source.ts";
 import { required, type ResolvedFlags } from "./train_flags.ts";
 
 /**
- * The model's configuration; a preset takes the vocabulary of the tokenizer that is given.
+ * The model's configuration; a preset takes the vocabulary of the tokenizer or checkpoint that is given.
  *
  * @throws ValidationError for a model that there is none; ConfigError or CheckpointError for files that cannot be used.
  */
@@ -30,10 +30,24 @@ export async function runConfig(
     );
   }
   const config = isPreset ? presetConfig(model) : await readConfigFile(model);
-  if (flags.tokenizer === undefined) return config;
-  if (!isPreset) return { ...config, tokenizer: null };
-  const files = resume ? await readTokenizerFiles(flags.out!) : await tokenizerAt(flags.tokenizer);
-  return { ...config, tokenizer: null, vocabSize: jsonTokenizer(files).vocabSize };
+  if (!isPreset) return flags.tokenizer === undefined ? config : { ...config, tokenizer: null };
+  return { ...config, ...await presetVocabulary(flags, { config, resume }) };
+}
+
+/** A run's vocabulary where no config.json says it: of the tokenizer that is given, else of the model that it starts from. */
+async function presetVocabulary(
+  { tokenizer, init, out }: ResolvedFlags,
+  { config, resume }: { config: ModelConfig; resume?: boolean | undefined },
+): Promise<Pick<ModelConfig, "tokenizer" | "vocabSize">> {
+  if (!resume && tokenizer !== undefined) {
+    return { tokenizer: null, vocabSize: jsonTokenizer(await tokenizerAt(tokenizer)).vocabSize };
+  }
+  const source = resume
+    ? await readConfigFile(join(out!, "config.json"))
+    : init === undefined
+    ? config
+    : (await openCheckpoint(init)).config;
+  return { tokenizer: source.tokenizer, vocabSize: source.vocabSize };
 }
 
 /**
@@ -50,7 +64,9 @@ export async function runTokenizer(
   if (tokenizer !== undefined) return await tokenizerAt(tokenizer);
   if (init !== undefined) return await (await openCheckpoint(init)).readTokenizer();
   const folder = dirname(model ?? "");
-  if (await exists(join(folder, "tokenizer.json"))) return await readTokenizerFiles(folder);
+  if (await exists(join(folder, "tokenizer.json"))) {
+    return await readTokenizerFiles(folder, { eosTokenId: config.extra.eos_token_id });
+  }
   throw new ConfigError(
     `Cannot train ${model}: its tokens are not bytes, and no tokenizer is given; ` +
       "give --tokenizer with a tokenizer.json, which `mor tokenizer train` makes",
@@ -59,14 +75,19 @@ export async function runTokenizer(
 
 /** A tokenizer.json, with the files beside it, or the tokenizer of a checkpoint. */
 async function tokenizerAt(path: string): Promise<TokenizerFiles> {
-  if (path.endsWith(".json")) return await readTokenizerFiles(dirname(path));
-  if (!path.endsWith(".gguf") && !await exists(join(path, "config.json"))) {
-    return await readTokenizerFiles(path);
+  if (path.endsWith(".json")) return await readTokenizerFiles(dirname(path), { name: basename(path) });
+  const isCheckpoint = path.endsWith(".gguf") || await exists(join(path, "config.json"));
+  if (!isCheckpoint && await exists(join(path, "tokenizer.json"))) return await readTokenizerFiles(path);
+  if (!isCheckpoint) {
+    throw new ConfigError(
+      `Cannot use --tokenizer ${path}: wanted a tokenizer.json, a folder with one, a checkpoint's folder or a .gguf file; ` +
+        "`mor tokenizer train` makes the first",
+    );
   }
   const files = await (await openCheckpoint(path)).readTokenizer();
   if (files !== "byte") return files;
   throw new ConfigError(
-    `Cannot use --tokenizer ${path}: its tokens are bytes; use a preset without --tokenizer`,
+    `Cannot use --tokenizer ${path}: its tokens are bytes; the presets demo and tiny have them without --tokenizer`,
   );
 }
 

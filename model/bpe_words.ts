@@ -44,8 +44,8 @@ export function* countWords(text: string, counts: Map<string, number>): Generato
   }
 }
 
-/** So that a word does not keep the text it was found in. */
-function ownCopy(word: string): string {
+/** So that a word does not keep the text it was found in; half a surrogate pair becomes U+FFFD. */
+export function ownCopy(word: string): string {
   if (word.length < VIEW_LENGTH) return word;
   return new TextDecoder("utf-8", { ignoreBOM: true }).decode(new TextEncoder().encode(word));
 }

@@ -14,6 +14,7 @@ import type { OptimizerState } from "./optimizer.ts";
 import type { ParameterLayout, ParameterViews } from "./parameter_layout.ts";
 import { CheckpointError, SafetensorsFile } from "./safetensors.ts";
 import { writeSafetensors } from "./safetensors_writer.ts";
+import { readTextFile } from "./text_file.ts";
 import { type TokenizerSource, writeTokenizerFiles } from "./tokenizer_source.ts";
 import { loadParameters, parameterSources } from "./weights.ts";
 
@@ -39,14 +40,7 @@ export async function readConfig(folder: string): Promise<ModelConfig> {
 
 /** @throws CheckpointError for an unreadable file, ConfigError for an unusable configuration. */
 export async function readConfigFile(path: string): Promise<ModelConfig> {
-  let text: string;
-  try {
-    text = await Deno.readTextFile(path);
-  } catch (cause) {
-    if (!(cause instanceof Deno.errors.NotFound || cause instanceof Deno.errors.NotADirectory)) throw cause;
-    throw new CheckpointError(`Cannot load ${path}: no such file`, { cause });
-  }
-  return parseModelConfigText(text, { source: path });
+  return parseModelConfigText(await readTextFile(path), { source: path });
 }
 
 /** @throws CheckpointError when the weights are missing, damaged or of other shapes than the configuration's. */

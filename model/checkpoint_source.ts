@@ -11,7 +11,10 @@ import { CheckpointError } from "./safetensors.ts";
 import { openShards } from "./safetensors_shards.ts";
 import { readTokenizerFiles } from "./tokenizer_json.ts";
 import type { TokenizerSource } from "./tokenizer_source.ts";
-import type { WeightFile } from "./weight_file.ts";
+import { areEqual, type WeightFile } from "./weight_file.ts";
+
+const EMBEDDING = "model.embed_tokens.weight";
+const HEAD = "lm_head.weight";
 
 /** A model on disk. Nothing but its configuration has been read. */
 export interface CheckpointSource {
@@ -64,11 +67,24 @@ async function openFolder(path: string): Promise<CheckpointSource> {
 async function openFolderWeights(path: string, config: ModelConfig): Promise<WeightFile> {
   const file = await openShards(path);
   try {
-    return isAuthorsLayout(file, config) ? await importAuthorsWeights(file, config) : file;
+    if (isAuthorsLayout(file, config)) return await importAuthorsWeights(file, config);
+    await checkTiedHead(file, config);
+    return file;
   } catch (error) {
     file[Symbol.dispose]();
     throw error;
   }
+}
+
+/** A model whose head is its embedding may hold it twice, but not two heads. */
+async function checkTiedHead(file: WeightFile, config: ModelConfig): Promise<void> {
+  if (!config.tieWordEmbeddings || !(file.entries.has(HEAD) || file.others.has(HEAD))) return;
+  const shape = [config.vocabSize, config.hiddenSize];
+  if (await areEqual(file, { shape, names: [EMBEDDING, HEAD] })) return;
+  throw new CheckpointError(
+    `Cannot load ${file.path}: tensors "${EMBEDDING}" and "${HEAD}" differ, but tie_word_embeddings is true; ` +
+      "set it to false in config.json",
+  );
 }
 
 async function openGgufCheckpoint(path: string): Promise<CheckpointSource> {

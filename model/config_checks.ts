@@ -1,7 +1,8 @@
 /** What must hold between the fields of a configuration, and which computations this program has. */
 import { z } from "zod";
 import { hasUnsharedEnds, type ModelConfig, type RecursionConfig } from "./config.ts";
-import { brief, type Fail, firstIssue, LIMITS, type ModelFields } from "./config_schema.ts";
+import { brief, type Fail, firstIssue, LIMITS, type ModelFields, modelSchema } from "./config_schema.ts";
+import { misspelledName } from "./misspelled_name.ts";
 import { toSnakeCase } from "./snake_case.ts";
 
 /** Fields that change the computation, with the only value that this program has; absent and null stand for it. */
@@ -21,6 +22,15 @@ const quantizationSchema = z.strictObject({
   format: z.enum(["q8_0", "q4_0", "f16"]),
   block_size: z.literal(32),
 });
+
+/** Refuses misspelled names. */
+export function checkNames(json: object, fail: Fail): void {
+  const known = Object.keys(modelSchema.shape);
+  // There are tokens besides those that this program knows.
+  const names = Object.keys(json).filter((name) => known.includes(name) || !/^[a-z]{3}_token_id$/.test(name));
+  const found = misspelledName(names, known);
+  if (found) fail(`unknown field "${found.name}"; correct its name if it is ${found.meant}`);
+}
 
 /** Refuses a file of a model that computes something else; `json` is the file without defaults. */
 export function checkComputation(fields: ModelFields, { json, fail }: { json: object; fail: Fail }): void {

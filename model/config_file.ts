@@ -5,8 +5,10 @@
  * for RoPE (rope_config.ts).
  */
 import { ConfigError, type ModelConfig } from "./config.ts";
-import { checkComputation, checkSizes } from "./config_checks.ts";
+import { checkComputation, checkNames, checkSizes } from "./config_checks.ts";
 import { firstIssue, modelFields, modelSchema } from "./config_schema.ts";
+import { parseJson } from "./json_text.ts";
+import { oneLine } from "./one_line.ts";
 import { parseRope, ropeScalingToJson } from "./rope_config.ts";
 import { toCamelCase, toSnakeCase } from "./snake_case.ts";
 
@@ -19,15 +21,12 @@ const MAX_MESSAGE = 400;
 /**
  * Reads the text of a `config.json`.
  *
- * @throws ConfigError when it is not JSON, and as `parseModelConfig`.
+ * @throws ConfigError when it is not JSON or has a field twice, and as `parseModelConfig`.
  */
 export function parseModelConfigText(text: string, { source }: { source: string }): ModelConfig {
-  let json: unknown;
-  try {
-    json = JSON.parse(text);
-  } catch (cause) {
-    throw configError(`it is not JSON (${(cause as Error).message})`, { source, cause });
-  }
+  const json = parseJson(text, (problem) => {
+    throw configError(`it ${problem}`, { source });
+  });
   return parseModelConfig(json, { source });
 }
 
@@ -45,6 +44,7 @@ export function parseModelConfig(json: unknown, { source }: { source: string }):
   const parsed = modelSchema.safeParse(json);
   if (!parsed.success) fail(firstIssue(parsed.error, { json }));
   const { data } = parsed;
+  checkNames(json as object, fail);
   checkComputation(data, { json: json as object, fail });
   const { recursion, router, rope_scaling: _, rope_parameters: __, ...rest } = data;
   const headDim = rest.head_dim ?? rest.hidden_size / rest.num_attention_heads;
@@ -84,14 +84,8 @@ export function modelConfigToJson(config: ModelConfig): Record<string, unknown> 
 }
 
 /** An error of one line, whatever names and values the file has put into its text. */
-function configError(
-  text: string,
-  { source, ...options }: { source: string; cause?: unknown },
-): ConfigError {
-  // deno-lint-ignore no-control-regex -- those are what must not reach a terminal
-  const line = text.replace(/[\s\x00-\x1f\x7f]+/g, " ");
-  const shown = line.length > MAX_MESSAGE ? `${line.slice(0, MAX_MESSAGE)}...` : line;
-  return new ConfigError(`Cannot use config ${source}: ${shown}`, options);
+function configError(text: string, { source }: { source: string }): ConfigError {
+  return new ConfigError(`Cannot use config ${source}: ${oneLine(text, { most: MAX_MESSAGE })}`);
 }
 
 function isDeeper(value: unknown, levels: number): boolean {

@@ -17,22 +17,35 @@ export interface Dataset {
   readonly fingerprint: string;
 }
 
+/** Tokens that there is room for before any are read. */
+const LEAST_ROOM = 65_536;
+
 /**
  * Reads text files, JSONL files (one document a line, its text under `textField`) and folders of both, in name order.
  * Documents are joined by the end-of-text token.
  *
- * @throws DataError as `readDocuments` does.
+ * @throws DataError as `readDocuments` does, and for a text that the tokenizer cannot take.
  */
 export async function readTokens(
   paths: readonly string[],
   { tokenizer, textField }: { tokenizer: Tokenizer; textField: string },
-): Promise<number[]> {
-  const tokens: number[] = [];
-  for await (const { text } of readDocuments(paths, { textField })) {
-    for (const id of tokenizer.encode(text)) tokens.push(id);
-    tokens.push(tokenizer.endOfText);
+): Promise<Uint32Array<ArrayBuffer>> {
+  let tokens = new Uint32Array(LEAST_ROOM);
+  let count = 0;
+  function add(part: ArrayLike<number>): void {
+    const end = count + part.length;
+    if (end > tokens.length) {
+      const room = Math.max(end, 2 * tokens.length);
+      tokens = new Uint32Array(tokens.buffer.transfer(room * tokens.BYTES_PER_ELEMENT));
+    }
+    tokens.set(part, count);
+    count = end;
   }
-  return tokens;
+  for await (const { text } of readDocuments(paths, { textField })) {
+    for (const part of tokenizer.encodeParts(text)) add(part);
+    add([tokenizer.endOfText]);
+  }
+  return tokens.subarray(0, count);
 }
 
 /**
@@ -41,7 +54,7 @@ export async function readTokens(
  * @throws DataError when a part is shorter than one sequence and its target.
  */
 export async function splitTokens(
-  tokens: readonly number[],
+  tokens: ArrayLike<number>,
   { validationFraction, sequenceLength, vocabSize }: {
     validationFraction: number;
     sequenceLength: number;
@@ -49,7 +62,7 @@ export async function splitTokens(
   },
 ): Promise<Dataset> {
   const Store = vocabSize <= 65536 ? Uint16Array : Uint32Array;
-  const all = Store.from(tokens);
+  const all = new Store(tokens);
   const held = Math.floor(all.length * validationFraction);
   const training = all.subarray(0, all.length - held);
   const validation = all.subarray(all.length - held);

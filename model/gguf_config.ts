@@ -4,6 +4,7 @@ import { ConfigError, type ModelConfig } from "./config.ts";
 import { parseModelConfig } from "./config_file.ts";
 import { firstIssue } from "./config_schema.ts";
 import type { GgufFile } from "./gguf_file.ts";
+import { misspelledName } from "./misspelled_name.ts";
 
 const count = z.int().positive();
 const f32 = z.number().transform(shortest);
@@ -64,6 +65,8 @@ export function ggufModelConfig(
     COMPUTATION.test(key) && !Object.hasOwn(metadataSchema.shape, key)
   );
   if (unknown !== undefined) fail(`it has "${unknown}", which this program does not know`);
+  const found = misspelledName(Object.keys(metadata), Object.keys(metadataSchema.shape));
+  if (found) fail(`it has the unknown key ${found.name}, but no ${found.meant}`);
   const { data } = parsed;
   const { "tokenizer.ggml.bos_token_id": bos, "tokenizer.ggml.eos_token_id": eos } = data;
   const heads = data["llama.attention.head_count"];

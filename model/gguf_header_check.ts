@@ -33,6 +33,11 @@ const MAX_NAME_LENGTH = 1000;
 const VALUE_BYTES = [1, 1, 2, 2, 4, 4, 4, 1, null, null, 8, 8, 8] as const;
 const STRING = 8;
 const ARRAY = 9;
+const FLOATS: readonly number[] = [6, 12];
+
+/** Keys of numbers with fractions. With the type of an integer, which has as many bytes, they would be others. */
+const FRACTION =
+  /^(llama\..*(epsilon|freq_base|factor|scale_linear|beta_fast|beta_slow)|tokenizer\.ggml\.scores)$/;
 
 /** Checks the header at the beginning of some bytes. */
 export function checkGgufHeader(bytes: Uint8Array<ArrayBuffer>, fail: Fail): CheckedHeader {
@@ -48,6 +53,9 @@ export function checkGgufHeader(bytes: Uint8Array<ArrayBuffer>, fail: Fail): Che
     const key = takeName(reader, { taken: keys, fail });
     const type = reader.uint32();
     const itemType = type === ARRAY ? reader.uint32() : type;
+    if (FRACTION.test(key) && !FLOATS.includes(itemType)) {
+      fail(`the file is damaged: "${key}" has the type ${itemType}, wanted ${FLOATS.join(" or ")} (a float)`);
+    }
     const begin = reader.at;
     const count = type === ARRAY ? reader.uint64() : 1;
     const itemBytes = VALUE_BYTES[itemType];

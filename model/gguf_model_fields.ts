@@ -69,9 +69,11 @@ function scalingFields({ ropeScaling: scaling }: ModelConfig): GgufFields {
 function yarnFields(
   { factor, originalMaxPositionEmbeddings, betaFast, betaSlow, truncate, attentionFactor }: YarnRopeScaling,
 ): GgufFields {
-  if (!truncate) {
+  // What llama.cpp takes for a Llama model, whatever the file says.
+  if (betaFast !== 32 || betaSlow !== 1 || !truncate) {
     throw new ConfigError(
-      "Cannot export the model: its rope_scaling has truncate false, which llama.cpp does not have",
+      `Cannot export the model: its rope_scaling has beta_fast ${betaFast}, beta_slow ${betaSlow}, truncate ` +
+        `${truncate}; llama.cpp has 32, 1, true only`,
     );
   }
   // llama.cpp multiplies the file's factor with YaRN's own.
@@ -80,8 +82,6 @@ function yarnFields(
     "llama.rope.scaling.type": text("yarn"),
     "llama.rope.scaling.factor": float32(factor),
     "llama.rope.scaling.original_context_length": uint32(originalMaxPositionEmbeddings),
-    "llama.rope.scaling.yarn_beta_fast": float32(betaFast),
-    "llama.rope.scaling.yarn_beta_slow": float32(betaSlow),
     ...(attention === 1 ? {} : { "llama.rope.scaling.attn_factor": float32(attention) }),
   };
 }

@@ -10,10 +10,12 @@ import {
   sentencePieceMerges,
   type TokenizerForm,
 } from "./gguf_words.ts";
+import { misspelledName } from "./misspelled_name.ts";
 import { CheckpointError } from "./safetensors.ts";
 import type { TokenizerFiles } from "./tokenizer_json.ts";
 
 const PREFIX = "tokenizer.ggml.";
+const TEMPLATE = "tokenizer.chat_template";
 
 /** Kinds of tokens in `token_type` that matter here. */
 const [NORMAL, UNKNOWN, CONTROL, USER_DEFINED] = [1, 2, 3, 4];
@@ -55,7 +57,7 @@ export function ggufTokenizer(
   const { tokens, bos_token_id: bos, eos_token_id: eos } = fields;
   const { normalizer, preTokenizer, decoder, model, addBos } = formOf(fields, fail);
   const hasBos = fields.add_bos_token ?? addBos;
-  const template = metadata["tokenizer.chat_template"];
+  const template = metadata[TEMPLATE];
   return {
     tokenizer: {
       version: "1.0",
@@ -88,6 +90,9 @@ export function ggufTokenizer(
 }
 
 function readFields(metadata: Readonly<Record<string, unknown>>, fail: Fail): Fields {
+  const known = [TEMPLATE, ...Object.keys(schema.shape).map((key) => PREFIX + key)];
+  const found = misspelledName(Object.keys(metadata), known);
+  if (found) fail(`it has the unknown key ${found.name}, but no ${found.meant}`);
   const given = Object.fromEntries(Object.keys(schema.shape).map((key) => [key, metadata[PREFIX + key]]));
   const parsed = schema.safeParse(given);
   if (!parsed.success) {

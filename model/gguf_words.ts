@@ -134,7 +134,7 @@ export function sentencePieceMerges(
 
 /**
  * The scores with which SentencePiece merges as a list of pairs does; null if none do. It merges any two tokens whose
- * union is one, so the list must have all of its pairs, those that make the same token one after the other.
+ * union is one, so the list must have all of its pairs.
  *
  * @param canMake Whether merging may make a token.
  */
@@ -145,14 +145,23 @@ export function sentencePieceScores(
     canMake: (id: number) => boolean;
   },
 ): number[] | null {
-  const places = new Map<string, number>();
-  for (const [left, right] of merges) {
-    if (!places.has(left + right)) places.set(left + right, places.size);
-  }
-  const scores = tokens.map((token, id) => canMake(id) ? 0 - (places.get(token) ?? places.size) : 0);
-  const pairs = sentencePieceMerges(tokens, scores.map((score, id) => canMake(id) ? score : undefined));
+  const made = merges.map((pair) => pair.join(""));
+  const last = new Map(made.map((token, i) => [token, i]));
+  const scores = new Map<string, number>();
+  let [score, end] = [0, 0];
+  made.forEach((token, i) => {
+    if (!scores.has(token)) scores.set(token, score);
+    // Tokens whose pairs mix have one score.
+    end = Math.max(end, last.get(token)!);
+    if (i === end) score--;
+  });
+  // Of equal scores the leftmost pair is merged first. Among runs of one character, as Llama 2 has them, that makes the
+  // list's tokens; elsewhere it need not.
+  const isClear = Map.groupBy(scores.keys(), (token) => scores.get(token)!).values()
+    .every((group) => group.length === 1 || new Set(group.join("")).size === 1);
+  const list = tokens.map((token, id) => canMake(id) ? scores.get(token) ?? score : undefined);
   const given = new Set(merges.map((pair) => JSON.stringify(pair)));
-  const isSame = pairs.length === merges.length &&
-    pairs.every((pair, i) => given.has(JSON.stringify(pair)) && pair.join("") === merges[i]!.join(""));
-  return isSame ? scores : null;
+  const pairs = sentencePieceMerges(tokens, list);
+  const isSame = pairs.length === given.size && pairs.every((pair) => given.has(JSON.stringify(pair)));
+  return isClear && isSame ? list.map((score) => score ?? 0) : null;
 }

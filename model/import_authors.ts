@@ -1,9 +1,8 @@
 /** Weights of the authors' PyTorch code, under our names. */
-import { Buffer } from "node:buffer";
 import { authorsLayout, type AuthorsWeight } from "./authors_layout.ts";
 import type { ModelConfig } from "./config.ts";
 import { CheckpointError } from "./safetensors.ts";
-import { type RowRange, storedFormat, storedRows, type WeightFile } from "./weight_file.ts";
+import { areEqual, type RowRange, storedFormat, type WeightFile } from "./weight_file.ts";
 
 /** Whether a file has names that only that code gives: modules of a recursion, or unrolled layers. */
 export function isAuthorsLayout({ entries }: WeightFile, config: ModelConfig): boolean {
@@ -65,16 +64,4 @@ async function checkedSource(file: WeightFile, { spec: { shape }, names }: Autho
     );
   }
   return source;
-}
-
-async function areEqual(
-  file: WeightFile,
-  { shape, names: [a, b] }: { shape: readonly number[]; names: [string, string] },
-): Promise<boolean> {
-  if (storedFormat(file, { name: a, shape }) !== storedFormat(file, { name: b, shape })) return false;
-  for await (const { start, count, bytes } of storedRows(file, { name: a, shape })) {
-    const other = await file.readRows(b, { start, count });
-    if (Buffer.compare(bytes, other) !== 0) return false;
-  }
-  return true;
 }

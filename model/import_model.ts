@@ -5,30 +5,31 @@ import { writeConfig } from "./checkpoint.ts";
 import type { CheckpointSource } from "./checkpoint_source.ts";
 import type { ModelConfig } from "./config.ts";
 import { announced, type ConversionProgress, convertedFormats, convertedRows } from "./convert_weights.ts";
-import { makeModelFolder, readTokenizerIfAny, withStoredFormat } from "./model_folder.ts";
+import { makeModelFolder, withStoredFormat } from "./model_folder.ts";
 import type { NumberFormat } from "./number_formats.ts";
 import { parameterTable } from "./parameters.ts";
 import { type SafetensorsFormat, writeSafetensors } from "./safetensors_writer.ts";
-import { writeTokenizerFiles } from "./tokenizer_source.ts";
+import { type TokenizerSource, writeTokenizerFiles } from "./tokenizer_source.ts";
 import { storedFormat, type WeightFile } from "./weight_file.ts";
 
 /**
  * Writes a model into a folder of this program's. Weights stay as they are stored where safetensors can say it, and are f32
  * otherwise; of blocks that is one kind for a file, the one of more numbers.
  *
+ * @param tokenizer Null: the model has none, and the checkpoint neither.
  * @param dtype The format of matrices instead.
  * @throws ConfigError for a folder that holds a model, CheckpointError for missing or damaged weights.
  */
 export async function importModel(
-  source: CheckpointSource,
-  { dtype, out, onWeight }: {
+  { config, openWeights }: CheckpointSource,
+  { tokenizer, dtype, out, onWeight }: {
+    tokenizer: TokenizerSource | null;
     dtype: "f32" | "f16" | null;
     out: string;
     onWeight?: (progress: ConversionProgress) => void;
   },
 ): Promise<void> {
-  const { config } = source;
-  using file = await source.openWeights();
+  using file = await openWeights();
   const blocks = blockFormat(config, file);
   function canKeep(format: NumberFormat): format is SafetensorsFormat {
     return ["f32", "f16", "bf16", blocks].includes(format);
@@ -39,7 +40,6 @@ export async function importModel(
     const { name, shape } = spec;
     return { name, shape, format, data: () => convertedRows(file, { weight: spec, format }) };
   });
-  const tokenizer = await readTokenizerIfAny(source);
   await makeModelFolder(out);
   await writeSafetensors(join(out, "model.safetensors"), {
     tensors: announced(tensors, onWeight),

@@ -88,9 +88,9 @@ const HARMLESS = /rotary_emb\.inv_freq$/;
 /** A bias, say, that this program knows nothing of would silently be left out of the computation. */
 function checkExtraWeights(
   { tieWordEmbeddings }: ModelConfig,
-  { file: { path, entries }, wanted }: { file: WeightFile; wanted: ReadonlyMap<string, unknown> },
+  { file: { path, entries, others }, wanted }: { file: WeightFile; wanted: ReadonlyMap<string, unknown> },
 ): void {
-  for (const name of entries.keys()) {
+  for (const name of [...entries.keys(), ...others.keys()]) {
     const isTiedHead = tieWordEmbeddings && name === "lm_head.weight";
     if (wanted.has(name) || isTiedHead || HARMLESS.test(name)) continue;
     throw new CheckpointError(

@@ -7,12 +7,21 @@
  */
 import { z } from "zod";
 import { readFull } from "./files.ts";
+import { parseJson } from "./json_text.ts";
 import { blockLength, type NumberFormat, rowBytes } from "./number_formats.ts";
+import { oneLine } from "./one_line.ts";
 import type { RowRange, WeightEntry, WeightFile } from "./weight_file.ts";
 
-/** A file that is damaged, or does not fit what it is used for. */
+/** Characters of a message; what is longer quotes a damaged file. */
+const MAX_MESSAGE = 1000;
+
+/** A file that is damaged, or does not fit what it is used for. Its message may quote the file. */
 export class CheckpointError extends Error {
   override readonly name = "CheckpointError";
+
+  constructor(message: string, options?: ErrorOptions) {
+    super(oneLine(message, { most: MAX_MESSAGE }), options);
+  }
 }
 
 /** Where a weight lies in the file. */
@@ -33,7 +42,6 @@ const entrySchema = z.object({
   shape: z.array(z.int().nonnegative()),
   data_offsets: z.tuple([z.int().nonnegative(), z.int().nonnegative()]),
 });
-const headerSchema = z.record(z.string(), z.unknown());
 const metadataSchema = z.record(z.string(), z.string()).optional();
 
 /** Headers are JSON text of a few hundred bytes a tensor; more than this is not a safetensors file. */
@@ -94,16 +102,14 @@ export class SafetensorsFile implements WeightFile {
   }
 }
 
-/** Opens a file to read. @throws CheckpointError when it is not there. */
+/** Opens a file to read. @throws CheckpointError when it is not there, or a folder. */
 export async function openForReading(path: string): Promise<Deno.FsFile> {
-  try {
-    return await Deno.open(path);
-  } catch (cause) {
-    if (cause instanceof Deno.errors.NotFound) {
-      throw new CheckpointError(`Cannot load ${path}: no such file`, { cause });
-    }
-    throw cause;
-  }
+  const info = await Deno.stat(path).catch((cause) => {
+    if (!(cause instanceof Deno.errors.NotFound || cause instanceof Deno.errors.NotADirectory)) throw cause;
+    throw new CheckpointError(`Cannot load ${path}: no such file`, { cause });
+  });
+  if (info.isDirectory) throw new CheckpointError(`Cannot load ${path}: it is a folder, wanted a file`);
+  return await Deno.open(path);
 }
 
 async function readHeader(file: Deno.FsFile, path: string): Promise<Header> {
@@ -118,7 +124,7 @@ async function readHeader(file: Deno.FsFile, path: string): Promise<Header> {
   if (8 + headerBytes > size) fail(`the file is truncated inside its header (${size} bytes)`);
   const text = new Uint8Array(headerBytes);
   await readFull(file, text);
-  const { __metadata__, ...tensors } = parseHeader(new TextDecoder().decode(text), fail);
+  const { __metadata__, ...tensors } = parseHeader(text, fail);
   const metadata = metadataSchema.safeParse(__metadata__);
   if (!metadata.success) fail("the header's metadata is malformed");
   const quantized = QUANTIZED_FORMATS.find((format) => format === metadata.data?.[QUANTIZED]);
@@ -153,8 +159,7 @@ function weightOf(
   dtype: string,
   { shape, quantized }: { shape: readonly number[]; quantized: NumberFormat | undefined },
 ): WeightEntry | null {
-  const format = FORMATS[dtype];
-  if (format) return { shape, format };
+  if (Object.hasOwn(FORMATS, dtype)) return { shape, format: FORMATS[dtype]! };
   if (dtype !== "U8" || !quantized || shape.length !== 2) return null;
   const blocks = shape[1]! / rowBytes(quantized, blockLength(quantized));
   return Number.isInteger(blocks)
@@ -172,12 +177,19 @@ function checkRanges(ranges: (readonly [begin: number, end: number])[], fail: (t
   }
 }
 
-function parseHeader(text: string, fail: (text: string) => never): Record<string, unknown> {
-  try {
-    return headerSchema.parse(JSON.parse(text));
-  } catch {
-    return fail("its header is not JSON; is it a safetensors file?");
+function parseHeader(bytes: Uint8Array, fail: (text: string) => never): Record<string, unknown> {
+  function failHeader(problem: string): never {
+    return fail(`its header ${problem}; is it a safetensors file?`);
   }
+  let text: string;
+  try {
+    text = new TextDecoder("utf-8", { fatal: true }).decode(bytes);
+  } catch {
+    return failHeader("is not UTF-8");
+  }
+  const header = parseJson(text, failHeader);
+  const isRecord = typeof header === "object" && header !== null && !Array.isArray(header);
+  return isRecord ? header as Record<string, unknown> : failHeader("is not JSON with fields");
 }
 
 function bytesOf(dtype: string): number {

@@ -1,15 +1,16 @@
 /** The weights of a folder: one safetensors file, or several with an index that says which tensor is where. */
 import { join } from "@std/path";
-import { z } from "zod";
+import { brief } from "./config_schema.ts";
+import { parseJson } from "./json_text.ts";
 import { CheckpointError, SafetensorsFile } from "./safetensors.ts";
+import { readTextFile } from "./text_file.ts";
 import type { RowRange, WeightEntry, WeightFile } from "./weight_file.ts";
 
 const WEIGHTS = "model.safetensors";
 const INDEX = "model.safetensors.index.json";
 
 /** A shard's name: a file of the same folder. */
-const shardName = z.string().regex(/^[\w.-]+\.safetensors$/);
-const indexSchema = z.looseObject({ weight_map: z.record(z.string(), shardName) });
+const SHARD = /^[\w.-]+\.safetensors$/;
 
 /**
  * Opens `model.safetensors`, or the files that `model.safetensors.index.json` names.
@@ -24,7 +25,7 @@ export async function openShards(folder: string): Promise<WeightFile> {
   const weightMap = await readIndex(path);
   const shards = new Map<string, SafetensorsFile>();
   try {
-    for (const name of new Set(Object.values(weightMap))) {
+    for (const name of new Set(weightMap.values())) {
       shards.set(name, await SafetensorsFile.open(join(folder, name)));
     }
     return new ShardedWeights(path, { shards, weightMap });
@@ -34,18 +35,21 @@ export async function openShards(folder: string): Promise<WeightFile> {
   }
 }
 
-async function readIndex(path: string): Promise<Record<string, string>> {
-  let json: unknown;
-  try {
-    json = JSON.parse(await Deno.readTextFile(path));
-  } catch (cause) {
-    if (!(cause instanceof SyntaxError)) throw cause;
-    throw new CheckpointError(`Cannot load ${path}: it is not JSON`, { cause });
+/** The shard of each tensor, by its name. */
+async function readIndex(path: string): Promise<Map<string, string>> {
+  function fail(text: string): never {
+    throw new CheckpointError(`Cannot load ${path}: ${text}`);
   }
-  const parsed = indexSchema.safeParse(json);
-  if (parsed.success) return parsed.data.weight_map;
-  const [issue] = parsed.error.issues;
-  throw new CheckpointError(`Cannot load ${path}: field "${issue!.path.join(".")}": ${issue!.message}`);
+  const json = parseJson(await readTextFile(path), (problem) => fail(`it ${problem}`));
+  const map = (json as { weight_map?: unknown } | null)?.weight_map;
+  if (typeof map !== "object" || map === null) fail(`field "weight_map" is ${brief(map)}, wanted an object`);
+  return new Map(
+    Object.entries(map).map(([name, shard]) =>
+      typeof shard === "string" && SHARD.test(shard)
+        ? [name, shard]
+        : fail(`field "weight_map.${name}" is ${brief(shard)}, wanted a .safetensors file of the same folder`)
+    ),
+  );
 }
 
 class ShardedWeights implements WeightFile {
@@ -58,19 +62,27 @@ class ShardedWeights implements WeightFile {
   /** @throws CheckpointError when the index and the shards do not agree. */
   constructor(path: string, { shards, weightMap }: {
     shards: ReadonlyMap<string, SafetensorsFile>;
-    weightMap: Readonly<Record<string, string>>;
+    weightMap: ReadonlyMap<string, string>;
   }) {
     this.path = path;
     this.#shards = shards;
-    this.#weightMap = new Map(Object.entries(weightMap));
+    this.#weightMap = weightMap;
     const entries = new Map<string, WeightEntry>();
     const others = new Map<string, string>();
-    for (const [name, shard] of this.#weightMap) {
+    for (const [name, shard] of weightMap) {
       const file = shards.get(shard)!;
       const [entry, dtype] = [file.entries.get(name), file.others.get(name)];
       if (entry) entries.set(name, entry);
       else if (dtype !== undefined) others.set(name, dtype);
       else throw new CheckpointError(`Cannot load ${path}: tensor "${name}" is not in ${shard}`);
+    }
+    for (const [shard, file] of shards) {
+      for (const name of [...file.entries.keys(), ...file.others.keys()]) {
+        if (weightMap.get(name) === shard) continue;
+        throw new CheckpointError(
+          `Cannot load ${path}: it does not say that tensor "${name}" is in ${shard}`,
+        );
+      }
     }
     this.entries = entries;
     this.others = others;

@@ -8,6 +8,8 @@ export interface Tokenizer {
   /** Every token that ends a generated text, `endOfText` among them. */
   readonly endTokens: readonly number[];
   encode(text: string, options?: EncodeOptions): number[];
+  /** The same tokens, some at a time: those of a long text are more than an array holds. */
+  encodeParts(text: string, options?: EncodeOptions): Iterable<ArrayLike<number>>;
   /** A decoder for a stream of tokens: it holds back bytes until they make whole characters. */
   decoder(options?: DecodeOptions): TokenDecoder;
 }
@@ -40,6 +42,7 @@ export const byteTokenizer: Tokenizer = {
   endOfText: END_OF_TEXT,
   endTokens: [END_OF_TEXT],
   encode: (text) => [...new TextEncoder().encode(text)],
+  encodeParts: (text) => [new TextEncoder().encode(text)],
   decoder(): TokenDecoder {
     const utf8 = new TextDecoder("utf-8", { ignoreBOM: true });
     return {

@@ -3,7 +3,8 @@
  * reads, the steps are put in words that both understand alike; tests hold the ids to the library's. Known to differ: the
  * spaces that tokens with lstrip or rstrip take are JavaScript's, which have U+FEFF and not U+0085.
  */
-import { Tokenizer as HuggingFaceTokenizer } from "@huggingface/tokenizers";
+import { SplitPreTokenizer, Tokenizer as HuggingFaceTokenizer } from "@huggingface/tokenizers";
+import { DataError } from "./documents.ts";
 import type {
   NormalizerStep,
   PostProcessorStep,
@@ -11,22 +12,36 @@ import type {
   TokenizerParts,
 } from "./tokenizer_schema.ts";
 import type { Vocabulary } from "./tokenizer_vocabulary.ts";
+import { wordEncoder } from "./tokenizer_words.ts";
 
 type Fail = (text: string) => never;
 
-/** A step of a pipeline in the package's words. */
-type PackageStep = Readonly<Record<string, unknown>> & { readonly type: string };
+type SplitStep = ConstructorParameters<typeof SplitPreTokenizer>[0];
+
+/** A step of a pre-tokenizer in the package's words. */
+type PackageStep = SplitStep | {
+  readonly type: "ByteLevel" | "Metaspace";
+  readonly [setting: string]: unknown;
+};
+
+/** Puts a space before a text as ByteLevel does, but before the text is split. */
+const SPACE_BEFORE: PackageStep = { type: "Metaspace", replacement: " ", prepend_scheme: "always" };
 
 /** The words that ByteLevel splits a text into, as GPT-2 does. */
 const GPT2_WORDS = "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
 
-/** A function that turns text into tokens, without those around it. */
+/** Longest text that is merged as a whole: it takes some hundred bytes of memory for each of its characters. */
+const LONGEST_WHOLE = 4_000_000;
+
+/** A function that turns a text into tokens, some at a time, without those around it. */
 export function textEncoder(
   parts: TokenizerParts,
   { merges, fail }: { merges: readonly [string, string][]; fail: Fail },
-): (text: string) => number[] {
+): (text: string) => Iterable<number[]> {
   checkFirstSpace(parts, fail);
-  const preTokenizer = parts.preTokenizer.flatMap(preTokenizerSteps);
+  const steps = parts.preTokenizer.flatMap(preTokenizerSteps);
+  const splits = wordSplits(parts, steps);
+  const preTokenizer = splits ? steps.slice(splits.length) : steps;
   const normalizer = parts.normalizer.map(normalizerStep);
   const tokenizer = new HuggingFaceTokenizer({
     added_tokens: parts.addedTokens,
@@ -36,7 +51,31 @@ export function textEncoder(
     post_processor: null,
     decoder: null,
   }, {});
-  return (text) => tokenizer.encode(text, { add_special_tokens: false }).ids;
+  function encode(text: string): number[] {
+    if (text.length > LONGEST_WHOLE) {
+      throw new DataError(
+        `Cannot make tokens of ${text.length} characters that the tokenizer merges as a whole, at most ${LONGEST_WHOLE}; ` +
+          "split the text, or make it JSONL with a document a line",
+      );
+    }
+    return tokenizer.encode(text, { add_special_tokens: false }).ids;
+  }
+  if (!splits) return (text) => [encode(text)];
+  const addedTokens = new Map(parts.addedTokens.map(({ content, id }) => [content, id]));
+  const patterns = splits.map((split) => new SplitPreTokenizer(split).pattern!);
+  return wordEncoder({ addedTokens, patterns }, { encodeWord: encode });
+}
+
+/** The steps that part a text into words, if nothing else is done to it before words become tokens by their bytes. */
+function wordSplits(
+  { normalizer, addedTokens }: TokenizerParts,
+  steps: readonly PackageStep[],
+): SplitStep[] | null {
+  const splits = steps.slice(0, -1).filter((step) => step.type === "Split");
+  const isPlain = splits.length === steps.length - 1 && steps.at(-1)?.type === "ByteLevel" &&
+    splits.every(({ invert }) => !invert) && normalizer.length === 0 &&
+    addedTokens.every(({ lstrip, rstrip }) => !lstrip && !rstrip);
+  return isPlain ? splits : null;
 }
 
 /** The package counts a text's sections before it looks for added tokens in their normalized form. */
@@ -48,7 +87,7 @@ function checkFirstSpace({ preTokenizer, normalizer, addedTokens }: TokenizerPar
   fail(`its added token ${name} is normalized, which does not go with prepend_scheme first`);
 }
 
-function normalizerStep(step: NormalizerStep): PackageStep {
+function normalizerStep(step: NormalizerStep): NormalizerStep {
   // Its text is inserted by String.replaceAll, where $ has a meaning.
   return step.type === "Replace" ? { ...step, content: step.content.replaceAll("$", "$$$$") } : step;
 }
@@ -56,10 +95,9 @@ function normalizerStep(step: NormalizerStep): PackageStep {
 function preTokenizerSteps(step: PreTokenizerStep): PackageStep[] {
   switch (step.type) {
     case "ByteLevel":
-      // The package has these words too, but its spaces are JavaScript's, which differ from Unicode's. Its Metaspace puts
-      // a space before a text as ByteLevel does, before the text is split.
+      // The package has these words too, but its spaces are JavaScript's, which differ from Unicode's.
       return [
-        ...(step.add_prefix_space ? [{ type: "Metaspace", replacement: " ", prepend_scheme: "always" }] : []),
+        ...(step.add_prefix_space ? [SPACE_BEFORE] : []),
         ...(step.use_regex ? [split(GPT2_WORDS)] : []),
         { type: "ByteLevel", add_prefix_space: false, use_regex: false },
       ];
@@ -83,7 +121,7 @@ function preTokenizerSteps(step: PreTokenizerStep): PackageStep[] {
   }
 }
 
-function split(regex: string): PackageStep {
+function split(regex: string): SplitStep {
   return { type: "Split", pattern: { Regex: regex }, behavior: "Isolated", invert: false };
 }
 

@@ -3,7 +3,7 @@ import { join } from "@std/path";
 import { z } from "zod";
 import { CheckpointError } from "./safetensors.ts";
 import { textRules, textStream } from "./text_stream.ts";
-import type { Tokenizer } from "./tokenizer.ts";
+import type { EncodeOptions, Tokenizer } from "./tokenizer.ts";
 import { surroundings, textEncoder } from "./tokenizer_encoder.ts";
 import { parseTokenizer } from "./tokenizer_schema.ts";
 import { readMerges, readVocabulary } from "./tokenizer_vocabulary.ts";
@@ -92,12 +92,17 @@ function makeTokenizer(
       "no token ends a text; name one as eos_token in tokenizer_config.json or as eos_token_id in config.json",
     );
   }
+  function* encodeParts(text: string, { addSpecialTokens = true }: EncodeOptions = {}): Generator<number[]> {
+    if (addSpecialTokens) yield before;
+    yield* encode(text);
+    if (addSpecialTokens) yield after;
+  }
   return {
     vocabSize: tokens.length,
     endOfText,
     endTokens: [...ends],
-    encode: (text, { addSpecialTokens = true } = {}) =>
-      addSpecialTokens ? [...before, ...encode(text), ...after] : encode(text),
+    encode: (text, options) => [...encodeParts(text, options)].flat(),
+    encodeParts,
     decoder: (options) =>
       textStream(rules, { ...options, tokenOf: (id) => silent.has(id) ? null : tokens[id] ?? null }),
   };
@@ -107,14 +112,15 @@ function makeTokenizer(
  * What the files of a folder in Hugging Face's layout say: `tokenizer.json`, and as far as they exist
  * `tokenizer_config.json`, `special_tokens_map.json`, `generation_config.json` and `chat_template.jinja`.
  *
+ * @param name Of the tokenizer.json, if it has another.
  * @param eosTokenId `eos_token_id` of `config.json`, as it stands there.
  * @throws CheckpointError for a missing `tokenizer.json`, or a file that is not JSON or has fields of wrong types.
  */
 export async function readTokenizerFiles(
   folder: string,
-  { eosTokenId }: { eosTokenId?: unknown } = {},
+  { name = "tokenizer.json", eosTokenId }: { name?: string; eosTokenId?: unknown } = {},
 ): Promise<TokenizerFiles> {
-  const path = join(folder, "tokenizer.json");
+  const path = join(folder, name);
   const tokenizer = await readJson(path, z.unknown());
   if (tokenizer === undefined) {
     throw new CheckpointError(

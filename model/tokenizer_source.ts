@@ -17,7 +17,7 @@ export function tokenizerFor(source: TokenizerSource, { config }: { config: Mode
   if (tokenizer.vocabSize > config.vocabSize) {
     throw new ConfigError(
       `Cannot use the tokenizer: it has ${tokenizer.vocabSize} tokens, the model ${config.vocabSize} (vocab_size); ` +
-        "they do not belong together",
+        "take the model's own, or a model with a larger vocabulary",
     );
   }
   return tokenizer;

@@ -1,4 +1,5 @@
 /** Weights by their Hugging Face names, in whatever file they lie and however their numbers are stored. */
+import { Buffer } from "node:buffer";
 import { decodeNumbers, type NumberFormat } from "./number_formats.ts";
 import { CheckpointError } from "./safetensors.ts";
 
@@ -86,8 +87,23 @@ export async function* storedRows(file: WeightFile, wanted: WantedWeight): Async
   }
 }
 
+/** Whether two weights are stored as the same bytes; throws as `storedRows` does. */
+export async function areEqual(
+  file: WeightFile,
+  { shape, names: [a, b] }: { shape: readonly number[]; names: readonly [string, string] },
+): Promise<boolean> {
+  if (storedFormat(file, { name: a, shape }) !== storedFormat(file, { name: b, shape })) return false;
+  for await (const { start, count, bytes } of storedRows(file, { name: a, shape })) {
+    const other = await file.readRows(b, { start, count });
+    if (Buffer.compare(bytes, other) !== 0) return false;
+  }
+  return true;
+}
+
 /** A whole weight as f32; throws as `storedRows` does. */
 export async function readWeight(file: WeightFile, wanted: WantedWeight): Promise<Float32Array<ArrayBuffer>> {
+  // First of all: a damaged configuration may want more than there is memory.
+  storedFormat(file, wanted);
   const values = new Float32Array(wanted.shape.reduce((product, size) => product * size, 1));
   const columns = wanted.shape.at(-1)!;
   for await (const { start, format, bytes } of storedRows(file, wanted)) {

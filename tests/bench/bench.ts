@@ -3,9 +3,12 @@
  *
  * Everything compared is measured in one run, in turn, and given as the median of several repeats with its range.
  * `routers` trains four models for some minutes each and compares their loss; it runs only when named.
+ *
+ * `deno task bench llama-cpp ...` compares with llama.cpp; it takes arguments of its own and runs alone.
  */
 import { type GpuDevice, openDevice } from "../../gpu/device.ts";
 import { benchDecoding } from "./decoding.ts";
+import { runLlamaCpp } from "./llama_cpp.ts";
 import { benchProducts } from "./products.ts";
 import { print } from "./report.ts";
 import { compareRouters } from "./routers.ts";
@@ -18,12 +21,12 @@ const PARTS: Readonly<Record<string, (device: GpuDevice) => Promise<void>>> = {
   routers: compareRouters,
 };
 const USUAL = ["products", "training", "decoding"];
+const LLAMA_CPP = "llama-cpp";
 
-if (import.meta.main) {
-  const names = Deno.args.length > 0 ? Deno.args : USUAL;
+async function runParts(names: readonly string[]): Promise<void> {
   const unknown = names.find((name) => !Object.hasOwn(PARTS, name));
   if (unknown !== undefined) {
-    print(`bench: unknown part "${unknown}", wanted ${Object.keys(PARTS).join(", ")}`);
+    print(`bench: unknown part "${unknown}", wanted ${[...Object.keys(PARTS), LLAMA_CPP].join(", ")}`);
     Deno.exit(2);
   }
   for (const name of names) {
@@ -32,4 +35,10 @@ if (import.meta.main) {
     print(`\n${name} on ${device.info.description}${device.info.isSoftware ? " (software)" : ""}`);
     await PARTS[name]!(device);
   }
+}
+
+if (import.meta.main) {
+  const [first, ...rest] = Deno.args;
+  if (first === LLAMA_CPP) Deno.exit(await runLlamaCpp(rest));
+  await runParts(Deno.args.length > 0 ? Deno.args : USUAL);
 }

@@ -5,23 +5,19 @@
  * here and there. So it also runs without that: on the Vulkan backend in f32, and on the processor with the file's
  * matrices written out as f32. Its own distance between the two ways stands beside ours.
  */
-import { join } from "@std/path";
+import { basename, join } from "@std/path";
 import { table } from "../../cli/table.ts";
 import type { GpuDevice } from "../../gpu/device.ts";
 import { ConfigError } from "../../model/config.ts";
+import { toSnakeCase } from "../../model/snake_case.ts";
 import { tokenizerFor } from "../../model/tokenizer_source.ts";
-import {
-  type Agreement,
-  compareRows,
-  crossEntropy,
-  mean,
-  type RowDistance,
-  summarize,
-} from "./llama_cpp_distance.ts";
+import type { Agreement } from "./llama_cpp_distance.ts";
+import { note } from "./llama_cpp_lines.ts";
+import { compareLogits, meanCrossEntropy } from "./llama_cpp_logits.ts";
 import { OwnModel } from "./llama_cpp_own.ts";
 import { convertModel, LlamaProcess } from "./llama_cpp_process.ts";
 import type { LlamaBackend } from "./llama_cpp_worker.ts";
-import { note, print } from "./report.ts";
+import { print } from "./report.ts";
 
 export interface AgreementOptions {
   readonly model: string;
@@ -43,9 +39,24 @@ interface Variant {
   readonly isUnpacked: boolean;
 }
 
-const UNPACKED: Variant = { name: "llama.cpp CPU, matrices as f32", backend: "cpu", isExact: true, isUnpacked: true };
-const VULKAN: Variant = { name: "llama.cpp Vulkan in f32", backend: "vulkan", isExact: true, isUnpacked: false };
-const DEFAULT: Variant = { name: "llama.cpp CPU by default", backend: "cpu", isExact: false, isUnpacked: false };
+const UNPACKED: Variant = {
+  name: "llama.cpp CPU, matrices as f32",
+  backend: "cpu",
+  isExact: true,
+  isUnpacked: true,
+};
+const VULKAN: Variant = {
+  name: "llama.cpp Vulkan in f32",
+  backend: "vulkan",
+  isExact: true,
+  isUnpacked: false,
+};
+const DEFAULT: Variant = {
+  name: "llama.cpp CPU by default",
+  backend: "cpu",
+  isExact: false,
+  isUnpacked: false,
+};
 const OURS = "ours";
 
 /** Tokens that run as one text. */
@@ -77,16 +88,15 @@ export async function compareAgreement(device: GpuDevice, options: AgreementOpti
   const folder = await Deno.makeTempDir({ prefix: "mor-llama-cpp-" });
   try {
     const { task, own } = await runOwn(device, { options, folder });
-    const variants = options.hasVulkan ? [UNPACKED, VULKAN, DEFAULT] : [UNPACKED, DEFAULT];
-    const outcomes = [own];
+    const theirs: Outcome[] = [];
     let version = "";
-    for (const variant of variants) {
+    for (const variant of options.hasVulkan ? [UNPACKED, VULKAN, DEFAULT] : [UNPACKED, DEFAULT]) {
       const result = await runVariant(variant, { options, task });
-      outcomes.push(result.outcome);
+      theirs.push(result.outcome);
       version = result.version;
     }
-    const pairs = [...variants.map(({ name }) => [name, OURS] as const), [UNPACKED.name, DEFAULT.name] as const];
-    await report({ device, options, task, version, outcomes, pairs });
+    const result = await measure({ task, own, theirs });
+    report(result, { options, tokens: task.ids.length, adapter: device.info.description, version });
   } finally {
     await Deno.remove(folder, { recursive: true });
   }
@@ -131,82 +141,80 @@ async function runVariant(
   if (isUnpacked) await convertModel(options.model, { to: unpacked, format: "f32", folder: options.folder });
   await using llama = await LlamaProcess.start({ folder: options.folder, backend, isExact });
   const model = isUnpacked ? unpacked : await Deno.realPath(options.model);
-  const { version } = await llama.ask("open", { model, tokens: WINDOW, isExact });
+  const { version } = await llama.ask("describe");
+  await llama.ask("open", { model, tokens: WINDOW, isExact });
   const theirs = await llama.ask("tokenize", { text });
   const wrong = ids.findIndex((id, i) => id !== theirs[i]);
   if (wrong >= 0 || theirs.length !== ids.length) {
     const at = wrong < 0 ? ids.length : wrong;
-    throw new Error(`llama.cpp has other tokens for the text: at ${at} it has ${theirs[at]}, we have ${ids[at]}`);
+    throw new Error(
+      `llama.cpp has other tokens for the text: at ${at} it has ${theirs[at]}, we have ${ids[at]}`,
+    );
   }
   for (const window of windows) await llama.ask("writeLogits", { ids: window, vocabSize, file });
-  const greedy = await llama.ask("continueGreedily", { ids: ids.slice(0, GREEDY_PROMPT), count: GREEDY_TOKENS });
+  const greedy = await llama.ask("continueGreedily", {
+    ids: ids.slice(0, GREEDY_PROMPT),
+    count: GREEDY_TOKENS,
+  });
   return { outcome: { name, file, greedy }, version };
 }
 
-/** Rows of a file, each in the place of the one before. */
-async function* rowsOf({ file }: Outcome, { vocabSize }: Task): AsyncGenerator<Float32Array, void> {
-  using source = await Deno.open(file);
-  const row = new Float32Array(vocabSize);
-  const bytes = new Uint8Array(row.buffer);
-  for (;;) {
-    for (let filled = 0; filled < bytes.length;) {
-      const read = await source.read(bytes.subarray(filled));
-      if (read === null) return;
-      filled += read;
-    }
-    yield row;
-  }
+/** What is reported. */
+interface Result {
+  readonly distances: readonly (Agreement & { readonly reference: string; readonly other: string })[];
+  readonly programs: readonly {
+    readonly name: string;
+    /** Nats per token. */
+    readonly crossEntropy: number;
+    readonly greedyTokensLikeOurs: number;
+  }[];
 }
 
-async function comparePair(reference: Outcome, { other, task }: { other: Outcome; task: Task }): Promise<Agreement> {
-  const rows: RowDistance[] = [];
-  const others = rowsOf(other, task);
-  for await (const row of rowsOf(reference, task)) {
-    rows.push(compareRows(row, (await others.next()).value!));
-  }
-  return summarize(rows);
-}
-
-async function meanCrossEntropy(outcome: Outcome, task: Task): Promise<number> {
-  const losses: number[] = [];
-  for await (const row of rowsOf(outcome, task)) losses.push(crossEntropy(row, task.ids[losses.length + 1]!));
-  return mean(losses);
-}
-
-async function report({ device, options, task, version, outcomes, pairs }: {
-  device: GpuDevice;
-  options: AgreementOptions;
-  task: Task;
-  version: string;
-  outcomes: readonly Outcome[];
-  pairs: readonly (readonly [reference: string, other: string])[];
-}): Promise<void> {
-  const byName = new Map(outcomes.map((outcome) => [outcome.name, outcome]));
-  const own = byName.get(OURS)!;
+/** Each of llama.cpp's outcomes against ours, and its last against its first. */
+async function measure(
+  { task: { ids, vocabSize }, own, theirs }: { task: Task; own: Outcome; theirs: readonly Outcome[] },
+): Promise<Result> {
+  const pairs = [...theirs.map((reference) => [reference, own]), [theirs[0]!, theirs.at(-1)!]];
   const distances = [];
-  for (const [reference, other] of pairs) {
-    const agreement = await comparePair(byName.get(reference)!, { other: byName.get(other)!, task });
-    distances.push({ reference, other, ...agreement });
+  for (const [reference, other] of pairs as [Outcome, Outcome][]) {
+    const agreement = await compareLogits(reference.file, { other: other.file, vocabSize });
+    distances.push({ reference: reference.name, other: other.name, ...agreement });
   }
   const programs = [];
-  for (const outcome of outcomes) {
-    const { name, greedy } = outcome;
+  for (const { name, file, greedy } of [own, ...theirs]) {
     const differs = greedy.findIndex((id, i) => id !== own.greedy[i]);
     programs.push({
       name,
-      crossEntropy: await meanCrossEntropy(outcome, task),
+      crossEntropy: await meanCrossEntropy(file, { ids, vocabSize }),
       greedyTokensLikeOurs: differs < 0 ? greedy.length : differs,
     });
   }
-  const adapter = device.info.description;
-  if (options.isJson) {
-    const { model, text, positions } = options;
-    const tokens = task.ids.length;
-    print(JSON.stringify({ model, text, tokens, positions, adapter, nodeLlamaCpp: version, distances, programs }));
+  return { distances, programs };
+}
+
+function report(
+  { distances, programs }: Result,
+  { options: { model, text, positions, isJson }, tokens, adapter, version }: {
+    options: AgreementOptions;
+    tokens: number;
+    adapter: string;
+    version: string;
+  },
+): void {
+  const files = { model: basename(model), text: basename(text) };
+  if (isJson) {
+    const facts = { ...files, tokens, positions, adapter, node_llama_cpp: version };
+    print(JSON.stringify({
+      ...facts,
+      distances: distances.map(toSnakeCase),
+      programs: programs.map(toSnakeCase),
+    }));
     return;
   }
-  print(`${options.model} on ${options.positions} positions of ${options.text}; node-llama-cpp ${version}`);
-  print(`all ${task.ids.length} tokens of the text are llama.cpp's own\n`);
+  print(`${files.model} on ${positions} positions of ${files.text}`);
+  print(`ours on ${adapter}; node-llama-cpp ${version}`);
+  print(`all ${tokens} tokens of the text are llama.cpp's too`);
+  print("by default llama.cpp rounds the inputs of products with packed weights to 8 bits\n");
   print(table([
     ["reference | compared", "same top token", "mean KL", "median KL", "max KL", "max logit difference"],
     ...distances.map(({ reference, other, ...distance }) => [
@@ -219,7 +227,7 @@ async function report({ device, options, task, version, outcomes, pairs }: {
     ]),
   ]));
   print(table([
-    ["program", "cross-entropy", `greedy tokens like ours, of ${GREEDY_TOKENS}`],
+    ["program", "nats per token", `greedy tokens like ours, of ${GREEDY_TOKENS}`],
     ...programs.map(({ name, crossEntropy, greedyTokensLikeOurs }) => [
       name,
       crossEntropy.toFixed(5),

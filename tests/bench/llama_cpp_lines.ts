@@ -1,4 +1,4 @@
-/** Lines of text that two processes exchange. */
+/** Lines of text: what two processes say to each other, and how far a long comparison is. */
 
 /** Splits a stream of bytes at line feeds; what follows the last one is left out. */
 export async function* lines(stream: ReadableStream<Uint8Array<ArrayBuffer>>): AsyncGenerator<string, void> {
@@ -18,4 +18,9 @@ export async function writeLine(
   const writer = stream.getWriter();
   await writer.write(new TextEncoder().encode(`${JSON.stringify(value)}\n`));
   writer.releaseLock();
+}
+
+/** Says on stderr what is being done. */
+export function note(text: string): void {
+  Deno.stderr.writeSync(new TextEncoder().encode(`${text}\n`));
 }

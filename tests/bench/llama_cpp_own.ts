@@ -74,7 +74,12 @@ export class OwnModel {
 
   /** For one text of up to `capacity` tokens. */
   decoder(capacity: number): Decoder {
-    return new Decoder(this.#device, { config: this.source.config, weights: this.#weights, slots: 1, capacity });
+    return new Decoder(this.#device, {
+      config: this.source.config,
+      weights: this.#weights,
+      slots: 1,
+      capacity,
+    });
   }
 
   /** Frees the weights. */
@@ -85,7 +90,7 @@ export class OwnModel {
 
 /** Milliseconds for a prompt of `count` tokens, with the first token drawn and read. */
 export async function timePrompt(decoder: Decoder, { count }: { count: number }): Promise<number> {
-  const prompt = Array.from({ length: count }, (_, i) => 100 + (i * 7) % 1000);
+  const prompt = Array.from({ length: count }, (_, i) => 32 + (i * 7) % 96);
   const start = performance.now();
   await decoder.start(0, { prompt, sampling: SAMPLING });
   return performance.now() - start;
@@ -96,7 +101,7 @@ export async function timeTokens(
   decoder: Decoder,
   { device, count }: { device: GpuDevice; count: number },
 ): Promise<number> {
-  await decoder.start(0, { prompt: [100], sampling: SAMPLING });
+  await decoder.start(0, { prompt: [32], sampling: SAMPLING });
   const together = stepsPerRead(device);
   const start = performance.now();
   for (let done = 0; done < count; done += together) {

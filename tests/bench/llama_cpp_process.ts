@@ -1,5 +1,7 @@
 /** Starts llama_cpp_worker.ts and asks it. */
 import { fromFileUrl, join } from "@std/path";
+import { ConfigError } from "../../model/config.ts";
+import { CheckpointError } from "../../model/safetensors.ts";
 import type { GgufFormat } from "./llama_cpp_convert.ts";
 import { lines, writeLine } from "./llama_cpp_lines.ts";
 import type {
@@ -45,11 +47,11 @@ function command(script: string, options: Deno.CommandOptions): Deno.Command {
   return new Deno.Command(Deno.execPath(), { ...options, args: ["run", ...flags, path, ...options.args!] });
 }
 
-/** @throws Error when the folder lacks node-llama-cpp. */
+/** @throws ConfigError when the folder lacks node-llama-cpp. */
 async function packageFolder(path: string): Promise<string> {
   const isThere = await Deno.stat(join(path, "node_modules", "node-llama-cpp")).then(() => true, () => false);
   if (isThere) return await Deno.realPath(path);
-  throw new Error(
+  throw new ConfigError(
     `Cannot run llama.cpp: ${path} has no node_modules/node-llama-cpp; ` +
       "make a folder, run `npm install node-llama-cpp@3.22.1` in it and name it by --node-llama-cpp",
   );
@@ -58,7 +60,7 @@ async function packageFolder(path: string): Promise<string> {
 /**
  * Writes a GGUF file whose matrices are all in one format.
  *
- * @throws Error when llama.cpp cannot.
+ * @throws CheckpointError when llama.cpp cannot.
  */
 export async function convertModel(
   from: string,
@@ -69,7 +71,7 @@ export async function convertModel(
     .output();
   if (success) return;
   const reason = new TextDecoder().decode(stderr).trimEnd().split("\n").at(-1);
-  throw new Error(`Cannot convert ${from} to ${format}: ${reason}`);
+  throw new CheckpointError(`Cannot convert ${from} to ${format}: ${reason}`);
 }
 
 /** A running llama.cpp; it answers one question after the other. */
@@ -77,7 +79,7 @@ export class LlamaProcess {
   readonly #process: Deno.ChildProcess;
   readonly #replies: AsyncGenerator<string, void>;
 
-  /** @throws Error when the folder lacks node-llama-cpp. */
+  /** @throws ConfigError when the folder lacks node-llama-cpp. */
   static async start({ folder, backend, isExact = false }: LlamaSettings): Promise<LlamaProcess> {
     return new LlamaProcess(
       command("llama_cpp_worker.ts", {
@@ -94,12 +96,16 @@ export class LlamaProcess {
     this.#replies = lines(process.stdout);
   }
 
-  /** @throws Error when llama.cpp cannot, or has ended. */
-  async ask<Q extends LlamaQuestion>(question: Q, wanted: LlamaRequest<Q>): Promise<LlamaAnswer<Q>> {
-    await writeLine(this.#process.stdin, { question, wanted });
+  /** @throws Error when llama.cpp cannot; ConfigError when it has ended. */
+  async ask<Q extends LlamaQuestion>(question: Q, ...wanted: LlamaRequest<Q>): Promise<LlamaAnswer<Q>> {
+    // A process that has ended is noticed by its missing answer.
+    await writeLine(this.#process.stdin, { question, wanted }).catch(() => {});
     const { done, value } = await this.#replies.next();
     if (done) {
-      throw new Error(`llama.cpp has ended without an answer to "${question}"; what it said stands above`);
+      throw new ConfigError(
+        `Cannot run llama.cpp: it ended without an answer to "${question}", and what it said stands above; ` +
+          "--cpu-only leaves its Vulkan backend out",
+      );
     }
     const reply = JSON.parse(value) as LlamaReply;
     if ("error" in reply) throw new Error(reply.error);
@@ -107,7 +113,7 @@ export class LlamaProcess {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    await this.#process.stdin.close();
+    await this.#process.stdin.close().catch(() => {});
     await this.#replies.return();
     await this.#process.status;
   }

@@ -2,12 +2,13 @@
  * llama.cpp in a process of its own: reads requests from stdin, a line of JSON each, and answers on stdout likewise.
  * node-llama-cpp comes from the folder of the first argument, the backend is the second: "cpu" or "vulkan".
  */
+import { pathToFileURL } from "node:url";
 import { lines, writeLine } from "./llama_cpp_lines.ts";
 
 export type LlamaBackend = "cpu" | "vulkan";
 
-/** A model that llama.cpp has loaded. */
-export interface LlamaModel {
+/** What runs. */
+export interface LlamaInfo {
   /** node-llama-cpp's version and the release of llama.cpp inside. */
   readonly version: string;
   /** Adapters of the Vulkan backend. */
@@ -17,12 +18,13 @@ export interface LlamaModel {
 
 /** What can be asked for, and what comes back. */
 export interface LlamaAnswers {
+  describe(): Promise<LlamaInfo>;
   /**
    * Loads a model for texts of up to `tokens` tokens, in place of the one before.
    *
    * @param isExact Keeps keys and values as f32; otherwise everything is as llama.cpp has it by default.
    */
-  open(wanted: { model: string; tokens: number; isExact: boolean }): Promise<LlamaModel>;
+  open(wanted: { model: string; tokens: number; isExact: boolean }): Promise<null>;
   /** Special tokens in the text are plain text. */
   tokenize(wanted: { text: string }): Promise<number[]>;
   /** Appends the logits after each token to a file, rows of `vocabSize` f32. */
@@ -36,7 +38,7 @@ export interface LlamaAnswers {
 }
 
 export type LlamaQuestion = keyof LlamaAnswers;
-export type LlamaRequest<Q extends LlamaQuestion> = Parameters<LlamaAnswers[Q]>[0];
+export type LlamaRequest<Q extends LlamaQuestion> = Parameters<LlamaAnswers[Q]>;
 export type LlamaAnswer<Q extends LlamaQuestion> = Awaited<ReturnType<LlamaAnswers[Q]>>;
 export type LlamaReply = { readonly answer: unknown } | { readonly error: string };
 
@@ -72,6 +74,9 @@ interface Sequence {
 /** Tokens whose logits are asked for at a time: they come as maps, which take 3 MB each. */
 const LOGITS_AT_ONCE = 32;
 
+/** One for each core: by default it takes at least four, which get in each other's way on fewer. */
+const THREADS = navigator.hardwareConcurrency;
+
 /** Nothing that would filter or change logits. */
 const UNFILTERED = { temperature: 0, topK: 0, topP: 1, minP: 0 };
 
@@ -93,38 +98,45 @@ class LlamaWorker implements LlamaAnswers {
     this.#backend = backend;
   }
 
-  async open({ model: modelPath, tokens, isExact }: LlamaRequest<"open">): Promise<LlamaModel> {
-    await this.#opened?.model.dispose();
-    const gpuLayers = this.#backend === "vulkan" ? "max" : 0;
-    const model = await this.#llama.loadModel({ modelPath, gpuLayers });
-    const threads = navigator.hardwareConcurrency;
-    const context = await model.createContext({
-      // One place stays free.
-      contextSize: tokens + 1,
-      batchSize: tokens,
-      sequences: 1,
-      threads,
-      ...(isExact
-        ? { experimentalKvCacheKeyType: "F32", experimentalKvCacheValueType: "F32", flashAttention: false }
-        : { flashAttention: "auto" }),
-    });
-    this.#opened = { model, context, sequence: context.getSequence() };
+  async describe(): Promise<LlamaInfo> {
     const path = `${this.#folder}/node_modules/node-llama-cpp/package.json`;
     const { version } = JSON.parse(await Deno.readTextFile(path));
     return {
       version: `${version} with llama.cpp ${this.#llama.llamaCppRelease.release}`,
       adapters: this.#backend === "vulkan" ? await this.#llama.getGpuDeviceNames() : [],
-      threads,
+      threads: THREADS,
     };
   }
 
-  tokenize({ text }: LlamaRequest<"tokenize">): Promise<number[]> {
+  async open({ model: modelPath, tokens, isExact }: LlamaRequest<"open">[0]): Promise<null> {
+    await this.#opened?.model.dispose();
+    // It would go on without a word, on the processor.
+    if (this.#backend === "vulkan" && (await this.#llama.getGpuDeviceNames()).length === 0) {
+      throw new Error("llama.cpp finds no Vulkan adapter; --cpu-only leaves its Vulkan backend out");
+    }
+    const gpuLayers = this.#backend === "vulkan" ? "max" : 0;
+    const model = await this.#llama.loadModel({ modelPath, gpuLayers });
+    const context = await model.createContext({
+      // One place stays free.
+      contextSize: tokens + 1,
+      batchSize: tokens,
+      sequences: 1,
+      threads: THREADS,
+      ...(isExact
+        ? { experimentalKvCacheKeyType: "F32", experimentalKvCacheValueType: "F32", flashAttention: false }
+        : { flashAttention: "auto" }),
+    });
+    this.#opened = { model, context, sequence: context.getSequence() };
+    return null;
+  }
+
+  tokenize({ text }: LlamaRequest<"tokenize">[0]): Promise<number[]> {
     const { tokens, tokenize } = this.#current.model;
     const start = tokens.shouldPrependBosToken && tokens.bos !== null ? [tokens.bos] : [];
     return Promise.resolve([...start, ...tokenize.call(this.#current.model, text)]);
   }
 
-  async writeLogits({ ids, vocabSize, file }: LlamaRequest<"writeLogits">): Promise<null> {
+  async writeLogits({ ids, vocabSize, file }: LlamaRequest<"writeLogits">[0]): Promise<null> {
     const { sequence } = this.#current;
     await sequence.clearHistory();
     using out = await Deno.open(file, { append: true, create: true });
@@ -148,7 +160,7 @@ class LlamaWorker implements LlamaAnswers {
     return null;
   }
 
-  async continueGreedily({ ids, count }: LlamaRequest<"continueGreedily">): Promise<number[]> {
+  async continueGreedily({ ids, count }: LlamaRequest<"continueGreedily">[0]): Promise<number[]> {
     const { sequence } = this.#current;
     await sequence.clearHistory();
     const wanted = { generateNext: { token: true, options: UNFILTERED } };
@@ -160,14 +172,14 @@ class LlamaWorker implements LlamaAnswers {
     return chosen;
   }
 
-  async timePrompt({ count }: LlamaRequest<"timePrompt">): Promise<number> {
+  async timePrompt({ count }: LlamaRequest<"timePrompt">[0]): Promise<number> {
     this.#current.context._ctx.disposeSequence(0);
     const start = performance.now();
     await this.#run(0, { count });
     return performance.now() - start;
   }
 
-  async timeTokens({ count }: LlamaRequest<"timeTokens">): Promise<number> {
+  async timeTokens({ count }: LlamaRequest<"timeTokens">[0]): Promise<number> {
     this.#current.context._ctx.disposeSequence(0);
     const start = performance.now();
     for (let position = 0; position < count; position++) await this.#run(position, { count: 1 });
@@ -182,7 +194,7 @@ class LlamaWorker implements LlamaAnswers {
   /** Some tokens from a position on, straight to llama.cpp: node-llama-cpp's queue and sampling would count as its time. */
   async #run(position: number, { count }: { count: number }): Promise<void> {
     const { _ctx: context } = this.#current.context;
-    const ids = Uint32Array.from({ length: count }, (_, i) => 100 + ((position + i) * 7) % 1000);
+    const ids = Uint32Array.from({ length: count }, (_, i) => 32 + ((position + i) * 7) % 96);
     context.initBatch(count);
     context.addToBatch(0, position, ids, Uint32Array.of(count - 1));
     await context.decodeBatch();
@@ -191,7 +203,7 @@ class LlamaWorker implements LlamaAnswers {
 
 if (import.meta.main) {
   const [folder, backend] = Deno.args as [string, LlamaBackend];
-  const entry = new URL(`file://${folder}/node_modules/node-llama-cpp/dist/index.js`).href;
+  const entry = pathToFileURL(`${folder}/node_modules/node-llama-cpp/dist/index.js`).href;
   const { getLlama } = await import(entry);
   const llama: Llama = await getLlama({
     gpu: backend === "vulkan" ? "vulkan" : false,
@@ -203,8 +215,9 @@ if (import.meta.main) {
   });
   const worker = new LlamaWorker(llama, { folder, backend });
   for await (const line of lines(Deno.stdin.readable)) {
-    const { question, wanted } = JSON.parse(line) as { question: LlamaQuestion; wanted: never };
-    const reply: LlamaReply = await worker[question](wanted).then(
+    const { question, wanted } = JSON.parse(line) as { question: LlamaQuestion; wanted: unknown[] };
+    const answer = worker[question] as (...wanted: unknown[]) => Promise<unknown>;
+    const reply: LlamaReply = await answer.apply(worker, wanted).then(
       (answer) => ({ answer }),
       (error) => ({ error: error instanceof Error ? error.message : String(error) }),
     );

@@ -77,7 +77,7 @@ Deno.test("generate --temperature 0 needs no seed", async () => {
 Deno.test("generate --json gives the same text with each token's depth and log-probability", async () => {
   const plain = await morDone(generate("-p", PROMPT));
   const report = await generateJson();
-  assertEquals(Object.keys(report), ["prompt", "text", "tokens", "seed", "seconds"]);
+  assertEquals(Object.keys(report), ["prompt", "prompt_ids", "text", "tokens", "seed", "seconds"]);
   assertEquals(`${report.prompt}${report.text}\n`, plain.stdout);
   assertEquals([report.prompt, report.seed], [PROMPT, 3]);
   assertEquals(new TextDecoder().decode(Uint8Array.from(report.tokens, ({ id }) => id)), report.text);

@@ -5,7 +5,7 @@ import { modelConfigToJson, parseModelConfigText } from "../../model/config_file
 import { ParameterLayout } from "../../model/parameter_layout.ts";
 import { layerPlan } from "../../model/parameters.ts";
 import { ropeScales } from "../../model/rope_scaling.ts";
-import { mutatedConfig } from "../support/config_mutations.ts";
+import { mutatedJson } from "../support/json_mutations.ts";
 import { llama31, mistral, morLlama } from "../support/llama_configs.ts";
 
 const source = "config.json";
@@ -51,7 +51,7 @@ function withEachNumber(json: object, replacement: string): string[] {
 for (const [name, json] of Object.entries({ llama31, mistral, morLlama })) {
   Deno.test(`${MUTATIONS} damaged versions of ${name} are read or refused in one line`, () => {
     const seeds = Array.from({ length: MUTATIONS }, (_, seed) => seed);
-    const read = seeds.filter((seed) => isUsable(mutatedConfig(json, { seed }), `seed ${seed}`)).length;
+    const read = seeds.filter((seed) => isUsable(mutatedJson(json, { seed }), `seed ${seed}`)).length;
     // Damage that is never noticed, or always, would prove little.
     assertEquals(read > MUTATIONS / 10 && read < MUTATIONS * 0.75, true, `${read} read`);
   });

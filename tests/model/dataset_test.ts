@@ -32,8 +32,8 @@ function filesTest(
   });
 }
 
-function tokensOf(paths: readonly string[], textField = "text"): Promise<number[]> {
-  return readTokens(paths, { tokenizer: byteTokenizer, textField });
+async function tokensOf(paths: readonly string[], textField = "text"): Promise<number[]> {
+  return [...await readTokens(paths, { tokenizer: byteTokenizer, textField })];
 }
 
 filesTest("readTokens joins texts, lines of JSONL and folders in name order by the end of text", {
@@ -48,6 +48,15 @@ filesTest("readTokens joins texts, lines of JSONL and folders in name order by t
     assertEquals(await tokensOf([folder]), [...one!, END, ...two!, END, ...b!, END, ...c!, END]);
     const paths = [join(folder, "c.md"), join(folder, "a.jsonl")];
     assertEquals(await tokensOf(paths), [...c!, END, ...one!, END, ...two!, END]);
+  },
+});
+
+filesTest("readTokens has room for long texts", {
+  files: { "a.txt": "a".repeat(65_535), "b.txt": "b".repeat(200_000), "c.txt": "c" },
+  body: async (folder) => {
+    const tokens = await tokensOf([folder]);
+    assertEquals(tokens.length, 65_536 + 200_001 + 2);
+    assertEquals([65_535, 65_536, 265_536, 265_537].map((i) => tokens[i]), [END, 98, END, 99]);
   },
 });
 

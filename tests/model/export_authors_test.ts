@@ -6,7 +6,6 @@ import { authorsLayout } from "../../model/authors_layout.ts";
 import { readConfig } from "../../model/checkpoint.ts";
 import { ConfigError, type RecursionConfig, type RouterConfig } from "../../model/config.ts";
 import { exportAuthors } from "../../model/export_authors.ts";
-import { byteTokenizer } from "../../model/tokenizer.ts";
 import { tinyConfig, tinyRecursiveConfig, tinyRouter, tinyTokenRouter } from "../reference/tiny_model.ts";
 import { authorsCases, EXPORT_SEED as seed } from "../support/export_cases.ts";
 import { readTensors } from "../support/golden.ts";
@@ -21,7 +20,7 @@ for (const [name, config] of Object.entries(authorsCases)) {
     async (folder) => {
       const weights = memoryWeightFile(seededWeights(config, { seed }));
       const out = join(folder, name);
-      await exportAuthors({ config, weights, tokenizer: null, tokenizerFiles: [], out });
+      await exportAuthors({ config, weights, tokenizer: null, dtype: null, out });
       assertEquals(
         [...Deno.readDirSync(out)].map((entry) => entry.name).sort(),
         ["README.md", "config.json", `${name}.yaml`, "model.safetensors"].sort(),
@@ -45,7 +44,7 @@ folderTest("the README says how to train there and how to come back", async (fol
   const config = { ...authorsCases.expert_choice!, vocabSize: 257, tokenizer: "byte" as const };
   const weights = memoryWeightFile(seededWeights(config, { seed }));
   const out = join(folder, "my-run");
-  await exportAuthors({ config, weights, tokenizer: byteTokenizer, tokenizerFiles: [], out });
+  await exportAuthors({ config, weights, tokenizer: "byte", dtype: null, out });
   const readme = Deno.readTextFileSync(join(out, "README.md"));
   for (
     const part of [
@@ -75,7 +74,7 @@ folderTest(
       config,
       weights,
       tokenizer: null,
-      tokenizerFiles: [],
+      dtype: null,
       out: join(folder, "my rec"),
     });
     const readme = Deno.readTextFileSync(join(folder, "my rec", "README.md"));
@@ -181,7 +180,7 @@ folderTest("a refused model leaves no folder", async (folder) => {
   const weights = memoryWeightFile(seededWeights(config, { seed }));
   const out = join(folder, "out");
   await assertRejects(
-    () => exportAuthors({ config, weights, tokenizer: null, tokenizerFiles: [], out }),
+    () => exportAuthors({ config, weights, tokenizer: null, dtype: null, out }),
     ConfigError,
     "Cannot export the model for the authors' code: router.gating is delta, that code has weighted and additive only",
   );

@@ -2,13 +2,11 @@
 import { join } from "@std/path";
 import { assertEquals, assertRejects } from "@std/assert";
 import { Tokenizer as HuggingFaceTokenizer } from "@huggingface/tokenizers";
-import { byteTokenizerConfig, byteTokenizerJson } from "../../model/byte_tokenizer_json.ts";
 import { readConfig } from "../../model/checkpoint.ts";
 import { ConfigError, type ModelConfig } from "../../model/config.ts";
-import type { ExportOptions } from "../../model/export_folder.ts";
+import type { FolderOptions } from "../../model/export_folder.ts";
 import { exportHuggingFace } from "../../model/export_hf.ts";
 import { forwardCausal } from "../../model/forward.ts";
-import type { NumberFormat } from "../../model/number_formats.ts";
 import { parameterTable } from "../../model/parameters.ts";
 import { CheckpointError, SafetensorsFile } from "../../model/safetensors.ts";
 import { byteTokenizer } from "../../model/tokenizer.ts";
@@ -19,15 +17,16 @@ import { gpuTest } from "../support/device.ts";
 import { EXPORT_SEED as seed, vanillaCase } from "../support/export_cases.ts";
 import { readTensors } from "../support/golden.ts";
 import { uploadModel } from "../support/gpu_model.ts";
-import { memoryWeightFile, seededNumbers, seededWeights } from "../support/memory_weights.ts";
+import { memoryWeightFile, seededNumbers, seededWeights, storedWeights } from "../support/memory_weights.ts";
 import { folderTest } from "../support/program.ts";
+import { fixtureFiles } from "../support/tokenizer_fixture.ts";
 
 const fixtures = new URL("../../fixtures/export/vanilla/", import.meta.url);
 
 /** A model with its seeded weights and no tokenizer, unless told otherwise. */
-function optionsOf(config: ModelConfig, out: string, changes: Partial<ExportOptions> = {}): ExportOptions {
+function optionsOf(config: ModelConfig, out: string, changes: Partial<FolderOptions> = {}): FolderOptions {
   const weights = memoryWeightFile(seededWeights(config, { seed }));
-  return { config, weights, tokenizer: null, tokenizerFiles: [], out, ...changes };
+  return { config, weights, tokenizer: null, dtype: null, out, ...changes };
 }
 
 function jsonOf(path: string): Record<string, unknown> {
@@ -36,7 +35,7 @@ function jsonOf(path: string): Record<string, unknown> {
 
 folderTest("exportHuggingFace writes the folder that transformers loaded", async (folder) => {
   const out = join(folder, "new", "model");
-  await exportHuggingFace(optionsOf(vanillaCase, out, { tokenizer: byteTokenizer }));
+  await exportHuggingFace(optionsOf(vanillaCase, out, { tokenizer: "byte" }));
   const json = ["config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json"];
   assertEquals(
     [...Deno.readDirSync(out)].map(({ name }) => name).sort(),
@@ -71,7 +70,10 @@ gpuTest("the model's logits are those that transformers computed of the exported
 });
 
 Deno.test("Hugging Face's tokenizer reads bytes as the byte tokenizer does", () => {
-  const tokenizer = new HuggingFaceTokenizer(byteTokenizerJson(), byteTokenizerConfig({ maxPositions: 8 }));
+  const [json, config] = ["tokenizer.json", "tokenizer_config.json"].map((name) =>
+    JSON.parse(Deno.readTextFileSync(new URL(name, fixtures)))
+  );
+  const tokenizer = new HuggingFaceTokenizer(json, config);
   const allCharacters = String.fromCodePoint(...Array.from({ length: 0x250 }, (_, code) => code));
   assertEquals(tokenizer.encode("").ids, []);
   for (const text of [" a  b\n\t", "naïve 日本語 🙂👩‍👩‍👧", allCharacters]) {
@@ -81,59 +83,53 @@ Deno.test("Hugging Face's tokenizer reads bytes as the byte tokenizer does", () 
   assertEquals(tokenizer.encode("a<|endoftext|>").ids, [97, byteTokenizer.endOfText]);
 });
 
-for (const [format, dtype] of [["f16", "float16"], ["q8_0", "float32"], ["bf16", "float32"]] as const) {
-  folderTest(`weights stored as ${format} are exported as ${dtype}, with their exact values`, async (out) => {
-    const config = tinyConfig({ hiddenSize: 32, intermediateSize: 32, numAttentionHeads: 8 });
-    const weights = memoryWeightFile(storedWeights(config, format));
-    await exportHuggingFace(optionsOf(config, out, { weights }));
-    assertEquals(jsonOf(join(out, "config.json")).torch_dtype, dtype);
-    using file = await SafetensorsFile.open(join(out, "model.safetensors"));
-    for (const { name, shape } of parameterTable(config)) {
-      assertEquals(file.entries.get(name)!.format, format === "f16" && shape.length > 1 ? "f16" : "f32");
-      assertEquals(await readWeight(file, { name, shape }), await readWeight(weights, { name, shape }), name);
-    }
-  });
+for (const [format, dtype] of [["f16", "float16"], ["bf16", "bfloat16"], ["q8_0", "float32"]] as const) {
+  folderTest(
+    `weights stored as ${format} are exported as ${dtype}, with their exact values`,
+    async (folder) => {
+      const config = tinyConfig({ hiddenSize: 32, intermediateSize: 32, numAttentionHeads: 8 });
+      const weights = memoryWeightFile(storedWeights(config, { format, seed }));
+      const out = join(folder, "out");
+      await exportHuggingFace(optionsOf(config, out, { weights }));
+      assertEquals(jsonOf(join(out, "config.json")).torch_dtype, dtype);
+      using file = await SafetensorsFile.open(join(out, "model.safetensors"));
+      for (const { name, shape } of parameterTable(config)) {
+        assertEquals(
+          file.entries.get(name)!.format,
+          format === "q8_0" || shape.length === 1 ? "f32" : format,
+        );
+        assertEquals(
+          await readWeight(file, { name, shape }),
+          await readWeight(weights, { name, shape }),
+          name,
+        );
+      }
+      const half = join(folder, "half");
+      await exportHuggingFace(optionsOf(config, half, { weights, dtype: "f16" }));
+      assertEquals(jsonOf(join(half, "config.json")).torch_dtype, "float16");
+      using halves = await SafetensorsFile.open(join(half, "model.safetensors"));
+      for (const { name, shape } of parameterTable(config)) {
+        assertEquals(halves.entries.get(name)!.format, shape.length === 1 ? "f32" : "f16");
+      }
+    },
+  );
 }
 
-/** Matrices of random bytes in a format, as it would store them, and f32 norms. */
-function storedWeights(
-  config: ModelConfig,
-  format: NumberFormat & ("f16" | "bf16" | "q8_0"),
-): ReturnType<typeof seededWeights> {
-  const weights = seededWeights(config, { seed });
-  for (const [name, { shape }] of weights) {
-    if (shape.length === 1) continue;
-    const f16 = seededWeights(config, { seed, format: "f16" }).get(name)!;
-    if (format === "f16") weights.set(name, f16);
-    else if (format === "bf16") weights.set(name, { ...f16, format });
-    else {
-      // A block is an f16 scale and 32 bytes: 17 half numbers.
-      const blocks = shape[0]! * shape[1]! / 32;
-      const bytes = new Uint8Array(blocks * 34);
-      for (let i = 0; i < bytes.length; i++) bytes[i] = i % 34 === 1 ? 0x2c : i * 7;
-      weights.set(name, { shape, format, bytes });
-    }
-  }
-  return weights;
-}
-
-folderTest("a tokenizer's files are copied, and told to be taken as they are", async (folder) => {
-  const config = tinyConfig();
-  const path = join(folder, "tokenizer.json");
-  const configPath = join(folder, "tokenizer_config.json");
-  Deno.writeTextFileSync(path, '{"a tokenizer": 1 }');
-  const tokenizer = { endTokens: [3, 5] };
-  const alone = optionsOf(config, join(folder, "alone"), { tokenizer, tokenizerFiles: [path] });
+folderTest("a tokenizer's files are written, to be taken as they are", async (folder) => {
+  const config = tinyConfig({ vocabSize: 300 });
+  const tokenizer = fixtureFiles("byte_level", { endTokens: [2, 0] });
+  const alone = optionsOf(config, join(folder, "alone"), { tokenizer });
   await exportHuggingFace(alone);
-  assertEquals(Deno.readTextFileSync(join(alone.out, "tokenizer.json")), '{"a tokenizer": 1 }');
-  const written = jsonOf(join(alone.out, "tokenizer_config.json"));
-  assertEquals([written.tokenizer_class, written.model_max_length], ["PreTrainedTokenizerFast", 64]);
-  assertEquals(jsonOf(join(alone.out, "generation_config.json")), {
-    bos_token_id: null,
-    eos_token_id: [3, 5],
+  assertEquals(jsonOf(join(alone.out, "tokenizer.json")), tokenizer.tokenizer);
+  assertEquals(jsonOf(join(alone.out, "tokenizer_config.json")), {
+    tokenizer_class: "PreTrainedTokenizerFast",
+    clean_up_tokenization_spaces: false,
   });
+  const ends = { bos_token_id: null, eos_token_id: [2, 0] };
+  assertEquals(jsonOf(join(alone.out, "generation_config.json")), ends);
+  assertEquals(jsonOf(join(alone.out, "config.json")).eos_token_id, [2, 0]);
 
-  Deno.writeTextFileSync(configPath, "{}");
+  const own = { tokenizer_class: "GPT2TokenizerFast", eos_token: "<|im_end|>" };
   const extra = {
     bos_token_id: 1,
     eos_token_id: 2,
@@ -142,11 +138,10 @@ folderTest("a tokenizer's files are copied, and told to be taken as they are", a
     use_cache: true,
   };
   const both = optionsOf({ ...config, extra }, join(folder, "both"), {
-    tokenizer,
-    tokenizerFiles: [path, configPath],
+    tokenizer: { ...tokenizer, config: own, endTokens: [] },
   });
   await exportHuggingFace(both);
-  assertEquals(Deno.readTextFileSync(join(both.out, "tokenizer_config.json")), "{}");
+  assertEquals(jsonOf(join(both.out, "tokenizer_config.json")), own);
   const { bos_token_id, eos_token_id, torch_dtype, kv_sharing, use_cache } = jsonOf(
     join(both.out, "config.json"),
   );
@@ -172,9 +167,28 @@ folderTest("exportHuggingFace refuses what it cannot write, and then writes noth
   );
   const wider = optionsOf({ ...config, vocabSize: 12 }, out, { weights: optionsOf(config, out).weights });
   await assertRejects(() => exportHuggingFace(wider), CheckpointError, "has shape (11, 8), expected (12, 8)");
-  for (const path of [out, join(out, "model.safetensors")]) {
-    const own = optionsOf(config, out, { weights: memoryWeightFile(seededWeights(config, { seed }), path) });
-    await assertRejects(() => exportHuggingFace(own), ConfigError, "name another folder");
-  }
+  const bias = new Map(seededWeights(config, { seed }));
+  bias.set("model.layers.0.mlp.up_proj.bias", bias.get("model.norm.weight")!);
+  const extra = optionsOf(config, out, { weights: memoryWeightFile(bias) });
+  await assertRejects(
+    () => exportHuggingFace(extra),
+    CheckpointError,
+    'up_proj.bias" has no place in the model',
+  );
+  const tokenizer = fixtureFiles("byte_level");
+  const fewer = optionsOf(config, out, { tokenizer });
+  await assertRejects(() => exportHuggingFace(fewer), ConfigError, "it has 300 tokens, the model 11");
   assertEquals([...Deno.readDirSync(folder)], []);
+  for (
+    const name of ["model.safetensors", "model.safetensors.index.json", "model.gguf", "pytorch_model.bin"]
+  ) {
+    const taken = join(folder, `with ${name}`);
+    Deno.mkdirSync(taken);
+    Deno.writeTextFileSync(join(taken, name), "");
+    await assertRejects(
+      () => exportHuggingFace(optionsOf(config, taken)),
+      ConfigError,
+      `Cannot write to ${taken}: it holds a checkpoint already; name another folder`,
+    );
+  }
 });

@@ -5,10 +5,9 @@ import { authorsLayout } from "../../model/authors_layout.ts";
 import type { ModelConfig } from "../../model/config.ts";
 import { importAuthorsWeights, isAuthorsLayout } from "../../model/import_authors.ts";
 import { CheckpointError } from "../../model/safetensors.ts";
-import type { WeightFile } from "../../model/weight_file.ts";
 import { tinyConfig } from "../reference/tiny_model.ts";
 import { authorsCases, EXPORT_SEED as seed } from "../support/export_cases.ts";
-import { type MemoryWeight, memoryWeightFile, seededWeights } from "../support/memory_weights.ts";
+import { contentOf, type MemoryWeight, memoryWeightFile, seededWeights } from "../support/memory_weights.ts";
 import { createRandom } from "../support/random.ts";
 import { randomConfig } from "../support/random_config.ts";
 
@@ -24,16 +23,6 @@ function theirWeights(config: ModelConfig, copies: Copies = "all"): Map<string, 
       return stored.map((name) => [name, weights.get(spec.name)!] as const);
     }),
   );
-}
-
-/** Everything in a file. */
-async function contentOf({ entries, readRows }: WeightFile): Promise<Map<string, MemoryWeight>> {
-  const content = new Map<string, MemoryWeight>();
-  for (const [name, { shape, format }] of entries) {
-    const count = shape.length === 1 ? 1 : shape[0]!;
-    content.set(name, { shape, format, bytes: await readRows(name, { start: 0, count }) });
-  }
-  return content;
 }
 
 for (const [name, config] of Object.entries(authorsCases)) {

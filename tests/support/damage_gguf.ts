@@ -1,5 +1,5 @@
 /** GGUF headers taken apart without the product, and put together wrongly. */
-import { concat, u32, u64 } from "./gguf_bytes.ts";
+import { concat, u64 } from "./gguf_bytes.ts";
 import { createRandom } from "./random.ts";
 
 /** A value of the metadata with its type, and the type of its items if it is a list. */
@@ -110,9 +110,12 @@ const NASTY = [
   1n,
   2n,
   3n,
+  4n,
+  5n,
   6n,
   8n,
   9n,
+  10n,
   12n,
   30n,
   2n ** 31n,

@@ -52,7 +52,11 @@ export function mutatedJson(json: object, { seed }: { seed: number }): string {
     () => set(structuredClone(pick(Object.values(pickRecord(fields, random))))),
     // What there is, under another name as well or instead.
     () => set(structuredClone(record[name]), pick([...Object.keys(pickRecord(fields, random)), name + "s"])),
-    () => [record[name], record[pick(Object.keys(record))]] = [pick(Object.values(record)), record[name]],
+    () => {
+      const [other, value] = [pick(Object.keys(record)), record[name]];
+      set(record[other]);
+      if (other !== undefined) set(value, other);
+    },
   ];
   pick(changes)();
   let text = JSON.stringify(fields, null, random.integer(3)).replaceAll(

@@ -1,0 +1,78 @@
+/**
+ * Tokens word by word. In byte-level tokenizers a word's tokens depend on nothing around it, and texts have the same
+ * words again and again: what was found once is kept.
+ */
+import { ownCopy } from "./bpe_words.ts";
+
+/** What parts a text into words. */
+export interface WordRules {
+  /** The tokens that are looked for first, as they stand in texts, and their ids. */
+  readonly addedTokens: ReadonlyMap<string, number>;
+  /** Applied one after the other: what matches is a word of its own, and so is what lies between. */
+  readonly patterns: readonly RegExp[];
+}
+
+/** Most words that are kept, so that they take some tens of MB at most. */
+const MAX_WORDS = 65_536;
+
+/** Longer words hardly come again. */
+const MAX_WORD_LENGTH = 64;
+
+/** Tokens from which they are handed on. */
+const PART_LENGTH = 65_536;
+
+/** A function that turns a text into tokens, some at a time; `encodeWord` gives those of a word. */
+export function wordEncoder(
+  { addedTokens, patterns }: WordRules,
+  { encodeWord }: { encodeWord: (word: string) => number[] },
+): (text: string) => Generator<number[], void> {
+  const known = new Map<string, number[]>();
+  const borders = alternatives([...addedTokens.keys()]);
+
+  function tokensOf(word: string): number[] {
+    const kept = known.get(word);
+    if (kept) return kept;
+    const tokens = encodeWord(word);
+    if (word.length > MAX_WORD_LENGTH) return tokens;
+    if (known.size >= MAX_WORDS) known.clear();
+    known.set(ownCopy(word), tokens);
+    return tokens;
+  }
+
+  function* encode(text: string): Generator<number[], void> {
+    let part: number[] = [];
+    for (const section of text.split(borders)) {
+      const added = addedTokens.get(section);
+      if (added !== undefined) part.push(added);
+      else {
+        for (const word of words(section, patterns)) {
+          for (const token of tokensOf(word)) part.push(token);
+          if (part.length < PART_LENGTH) continue;
+          yield part;
+          part = [];
+        }
+      }
+    }
+    yield part;
+  }
+  return encode;
+}
+
+/** Finds any of the texts, of several at one place the longest, which `String.split` then keeps. */
+function alternatives(texts: readonly string[]): RegExp {
+  const longestFirst = texts.toSorted((a, b) => b.length - a.length);
+  return texts.length === 0 ? /(?!)/ : new RegExp(`(${longestFirst.map(RegExp.escape).join("|")})`);
+}
+
+/** Taken one by one: all words of a long text would fill the memory. */
+function* words(text: string, [pattern, ...others]: readonly RegExp[]): Generator<string, void> {
+  if (text === "") return;
+  if (!pattern) return yield text;
+  let end = 0;
+  for (const { index, 0: match } of text.matchAll(pattern)) {
+    yield* words(text.slice(end, index), others);
+    yield* words(match, others);
+    end = index + match.length;
+  }
+  yield* words(text.slice(end), others);
+}

@@ -1,0 +1,173 @@
+/** Models with a tokenizer of their own, from `mor tokenizer train` to text. */
+import { assert, assertAlmostEquals, assertEquals, assertNotEquals, assertStringIncludes } from "@std/assert";
+import { fromFileUrl, join } from "@std/path";
+import { parameterCount } from "../../model/parameters.ts";
+import { presetConfig } from "../../model/presets.ts";
+import { readTokenizer } from "../../model/tokenizer_json.ts";
+import { decodeAll } from "../support/decode.ts";
+import { assertFails, corpus, folderTest, mor, morDone } from "../support/program.ts";
+import { assertSameCheckpoints, smallRun, writeConfig } from "../support/small_run.ts";
+
+const VOCABULARY = 400;
+const TOKENIZER = "tokenizer.json";
+
+/** A model of one layer with eight tokens. */
+const gguf = fromFileUrl(new URL("../../fixtures/gguf/tiny.gguf", import.meta.url));
+
+let folder: string;
+let tokenizer: string;
+let model: string;
+let notes: string;
+
+async function trainTokenizer(out: string, { size }: { size: number }): Promise<string> {
+  await morDone(["tokenizer", "train", "--data", corpus, "--vocab-size", String(size), "--out", out]);
+  return out;
+}
+
+Deno.test.beforeAll(async () => {
+  folder = await Deno.makeTempDir();
+  [tokenizer, model] = [join(folder, "tokenizer"), join(folder, "model")];
+  await trainTokenizer(tokenizer, { size: VOCABULARY });
+  notes = (await morDone(smallRun(model, "--tokenizer", tokenizer, "--sample-every", "3"))).stderr;
+});
+
+Deno.test.afterAll(async () => {
+  await Deno.remove(folder, { recursive: true });
+});
+
+// deno-lint-ignore no-explicit-any -- a file of JSON
+async function readJson(...path: readonly [string, ...string[]]): Promise<any> {
+  return JSON.parse(await Deno.readTextFile(join(...path)));
+}
+
+/** A run of two steps. */
+function shortRun(out: string, ...more: readonly string[]): string[] {
+  return smallRun(out, "--steps", "2", "--eval-every", "0", ...more);
+}
+
+Deno.test("train --tokenizer makes a checkpoint with the tokenizer in it, and samples on the way", async () => {
+  assertEquals(await readJson(model, TOKENIZER), await readJson(tokenizer, TOKENIZER));
+  assertEquals((await readJson(model, "tokenizer_config.json")).eos_token, "<|endoftext|>");
+  const config = await readJson(model, "config.json");
+  assertEquals([config.vocab_size, config.tokenizer], [VOCABULARY, undefined]);
+  const samples = notes.match(/^The .+$/gms)!;
+  assert(samples.length >= 1 && notes.split("\nThe ").length === 3, notes);
+});
+
+Deno.test("generate continues a prompt in the model's own tokens", async () => {
+  const prompt = "Call me Ishmael; 42 whales";
+  const args = ["generate", model, "-p", prompt, "-n", "30", "--seed", "1"];
+  const { text, prompt_ids: promptIds, tokens } = JSON.parse((await morDone([...args, "--json"])).stdout);
+  const { encode, decoder } = await readTokenizer(model);
+  assertEquals(promptIds, encode(prompt));
+  assert(promptIds.length < prompt.length, `${promptIds.length} tokens`);
+  const ids = tokens.map(({ id }: { id: number }) => id);
+  assert(ids.some((id: number) => id > 256), `${ids} have no merged token`);
+  const whole = decodeAll({ decoder } as never, [...promptIds, ...ids]);
+  assertEquals(prompt + text, whole);
+  assertEquals((await morDone(args)).stdout, whole + "\n");
+});
+
+Deno.test("eval charges each byte of the text its part of the loss", async () => {
+  const { stdout } = await morDone(["eval", model, "--data", corpus, "--routing", "causal", "--json"]);
+  const { bytes_per_token: bytes, tokens, routings: { causal } } = JSON.parse(stdout);
+  const text = await Deno.readTextFile(corpus);
+  const { encode } = await readTokenizer(model);
+  assertEquals(tokens, encode(text).length - 1);
+  // The first token is not predicted, and its bytes do not count.
+  assertAlmostEquals(bytes, new TextEncoder().encode(text).length / encode(text).length, 0.01);
+  assertAlmostEquals(causal.bits_per_byte, causal.loss / Math.LN2 / bytes, 1e-9);
+  // Six steps are better than none, which is all tokens alike.
+  assert(causal.loss < Math.log(VOCABULARY), `loss ${causal.loss}`);
+});
+
+folderTest(
+  "train --resume takes the run's own tokenizer and model, whatever became of the files",
+  async (folder) => {
+    const [out, straight] = [join(folder, "out"), join(folder, "straight")];
+    const moved = await trainTokenizer(join(folder, "moved"), { size: 300 });
+    const file = await writeConfig(join(folder, "model.json"), { change: { vocab_size: 320 } });
+    for (const start of [["--model", "tiny"], ["--model", file]]) {
+      const args = [...start, "--tokenizer", moved];
+      await morDone(shortRun(straight, ...args));
+      await morDone(shortRun(out, ...args, "--stop-after", "1"));
+      if (start.includes(file)) await Deno.remove(file);
+      await Deno.rename(moved, moved + "-away");
+      await morDone(["train", "--out", out, "--resume"]);
+      await Deno.rename(moved + "-away", moved);
+      await assertSameCheckpoints(out, straight);
+      await Deno.remove(out, { recursive: true });
+      await Deno.remove(straight, { recursive: true });
+    }
+  },
+);
+
+folderTest("train --init goes on with the checkpoint's tokenizer", async (folder) => {
+  const [fromPreset, fromFile] = [join(folder, "preset"), join(folder, "file")];
+  await morDone(shortRun(fromPreset, "--init", model));
+  await morDone(shortRun(fromFile, "--init", model, "--model", join(model, "config.json")));
+  await assertSameCheckpoints(fromPreset, fromFile);
+  for (const out of [fromPreset, fromFile]) {
+    assertEquals(await readJson(out, TOKENIZER), await readJson(model, TOKENIZER));
+    assertEquals(await readJson(out, "config.json"), await readJson(model, "config.json"));
+  }
+  // Without --init, a config.json's tokenizer is the one beside it.
+  await morDone(shortRun(join(folder, "beside"), "--model", join(model, "config.json")));
+  assertEquals(await readJson(folder, "beside", TOKENIZER), await readJson(model, TOKENIZER));
+});
+
+folderTest(
+  "train --tokenizer takes files, folders and checkpoints; --dry-run counts their tokens",
+  async (folder) => {
+    const named = join(folder, "named.json");
+    await morDone(["tokenizer", "train", "--data", corpus, "--vocab-size", "300", "--out", named]);
+    const tiny = presetConfig("tiny");
+    const sizes = {
+      [tokenizer]: VOCABULARY,
+      [join(tokenizer, TOKENIZER)]: VOCABULARY,
+      [named]: 300,
+      [model]: VOCABULARY,
+      [gguf]: 8,
+    };
+    for (const [path, vocabSize] of Object.entries(sizes)) {
+      const { stdout } = await morDone(["train", "--model", "tiny", "--tokenizer", path, "--dry-run"]);
+      const parameters = parameterCount({ ...tiny, vocabSize }).toLocaleString("en");
+      assert(new RegExp(`^parameters +${parameters}$`, "m").test(stdout), `${path}: ${stdout}`);
+    }
+    const out = join(folder, "out");
+    await morDone(shortRun(out, "--tokenizer", gguf));
+    const { encode, endTokens } = await readTokenizer(out);
+    assertEquals([encode("x")[0], endTokens], [1, [2]]);
+  },
+);
+
+folderTest("train refuses tokenizers that are none, or that do not go with the model", async (folder) => {
+  const bytes = join(folder, "bytes");
+  await morDone(shortRun(bytes));
+  const small = await writeConfig(join(folder, "small.json"), { change: { vocab_size: 399 } });
+  async function refuse(args: readonly string[], code: number, ...parts: readonly string[]): Promise<void> {
+    await assertFails(shortRun(join(folder, "out"), ...args), { code, parts });
+  }
+  await refuse(["--model", "135m"], 1, "Cannot train 135m: its tokens are not bytes", "give --tokenizer");
+  const use = ["--tokenizer", tokenizer];
+  const tooMany = ["it has 400 tokens, the model 399 (vocab_size)"];
+  await refuse(["--model", small, ...use], 1, ...tooMany);
+  await refuse(["--model", small, ...use, "--dry-run"], 1, ...tooMany);
+  await refuse(
+    ["--tokenizer", bytes],
+    1,
+    "--tokenizer",
+    bytes,
+    "its tokens are bytes; the presets demo and tiny",
+  );
+  for (const path of [folder, corpus, join(folder, "nowhere")]) {
+    await refuse(["--tokenizer", path], 1, `--tokenizer ${path}: wanted a tokenizer.json, a folder with one`);
+  }
+  await refuse(["--tokenizer", join(folder, "x.json")], 1, "x.json: no such file");
+  await refuse(["--tokenizer", join(folder, "x.gguf")], 1, "x.gguf: no such file");
+  await assertFails(["train", "--out", model, "--resume", ...use], {
+    code: 2,
+    parts: ["--tokenizer cannot be given with --resume"],
+  });
+  assertEquals((await mor(["generate", join(folder, "out"), "-p", "x"])).code, 1);
+});
