@@ -3,7 +3,12 @@ import { PACKED_FORMATS, type PackedFormat } from "../gpu/packed_matrix.ts";
 import { type CheckpointSource, openCheckpoint } from "../model/checkpoint_source.ts";
 import { type ComparedWindow, compareText } from "../model/compare_text.ts";
 import { type ComparisonReport, comparisonReport } from "../model/comparison_report.ts";
-import { quantizationPlan, type QuantizationReport, quantizeCheckpoint } from "../model/quantize.ts";
+import {
+  type QuantizationFormats,
+  quantizationPlan,
+  type QuantizationReport,
+  quantizeCheckpoint,
+} from "../model/quantize.ts";
 import { readHeldOut, SEQUENCE_LENGTH, windowLength } from "./held_out.ts";
 import { openProgress } from "./progress.ts";
 import { quantizeJson, quantizeText } from "./quantize_report.ts";
@@ -12,6 +17,7 @@ import { openTerminal, type Terminal } from "./terminal.ts";
 
 interface QuantizeFlags {
   readonly format: string;
+  readonly embeddingFormat?: string | undefined;
   readonly out?: string | undefined;
   readonly dryRun?: boolean | undefined;
   readonly eval?: string[] | undefined;
@@ -32,6 +38,10 @@ export function quantizeCommand(): Command<any> {
     )
     .arguments("<checkpoint:string>")
     .option("--format <name:string>", `${PACKED_FORMATS.join(", ")}.`, { required: true })
+    .option(
+      "--embedding-format <name:string>",
+      "Of embedding and head, whose errors cost a small model most; as --format unless given.",
+    )
     .option("--out <folder:string>", "Folder of the new checkpoint.")
     .option("--dry-run", "Report sizes and errors; write nothing.")
     .option(
@@ -52,21 +62,25 @@ export function quantizeCommand(): Command<any> {
 }
 
 async function run(flags: QuantizeFlags, checkpoint: string): Promise<void> {
-  const format = checkFlags(flags);
+  const formats = checkFlags(flags);
   const terminal = openTerminal(flags);
   const source = await openCheckpoint(checkpoint);
   const out = flags.dryRun ? null : flags.out!;
-  const weights = await quantize(source, { format, out, terminal });
-  const comparison = flags.eval ? await compare(source, { format, out, flags, terminal }) : null;
-  const result = { format, out, weights, comparison };
+  const weights = await quantize(source, { formats, out, terminal });
+  const comparison = flags.eval ? await compare(source, { formats, out, flags, terminal }) : null;
+  const result = { ...formats, out, weights, comparison };
   terminal.out(flags.json ? JSON.stringify(quantizeJson(result)) + "\n" : quantizeText(result));
 }
 
 function checkFlags(
-  { format, out, dryRun, eval: texts, sequenceLength, maxTokens }: QuantizeFlags,
-): PackedFormat {
-  const known = PACKED_FORMATS.find((name) => name === format);
-  if (!known) throw new ValidationError(`--format is "${format}", wanted ${PACKED_FORMATS.join(", ")}`);
+  { format, embeddingFormat, out, dryRun, eval: texts, sequenceLength, maxTokens }: QuantizeFlags,
+): QuantizationFormats {
+  const formats = {
+    format: packedFormat(format, "--format"),
+    ...(embeddingFormat !== undefined && {
+      embeddingFormat: packedFormat(embeddingFormat, "--embedding-format"),
+    }),
+  };
   if (dryRun !== true && out === undefined) throw new ValidationError("Give --out or --dry-run");
   if (dryRun === true && out !== undefined) {
     throw new ValidationError("--dry-run writes nothing: leave --out away");
@@ -76,19 +90,25 @@ function checkFlags(
     if (value !== undefined && value < 1) throw new ValidationError(`${flag} is ${value}, wanted 1 or more`);
     if (value !== undefined && !texts) throw new ValidationError(`${flag} needs --eval`);
   }
-  return known;
+  return formats;
+}
+
+function packedFormat(name: string, flag: string): PackedFormat {
+  const format = PACKED_FORMATS.find((known) => known === name);
+  if (format) return format;
+  throw new ValidationError(`${flag} is "${name}", wanted ${PACKED_FORMATS.join(", ")}`);
 }
 
 async function quantize(
   source: CheckpointSource,
-  { format, out, terminal }: { format: PackedFormat; out: string | null; terminal: Terminal },
+  { formats, out, terminal }: { formats: QuantizationFormats; out: string | null; terminal: Terminal },
 ): Promise<QuantizationReport[]> {
   const reports: QuantizationReport[] = [];
-  const max = quantizationPlan(source.config, { format }).length;
+  const max = quantizationPlan(source.config, formats).length;
   const progress = terminal.isInteractive ? openProgress(terminal, { max, value: 0 }) : null;
   try {
     await quantizeCheckpoint(source, {
-      format,
+      ...formats,
       out,
       onWeight: (report) => {
         reports.push(report);
@@ -104,8 +124,8 @@ async function quantize(
 /** Runs a text through the checkpoint and its quantized form, as written if it was. */
 async function compare(
   source: CheckpointSource,
-  { format, out, flags, terminal }: {
-    format: PackedFormat;
+  { formats, out, flags, terminal }: {
+    formats: QuantizationFormats;
     out: string | null;
     flags: QuantizeFlags;
     terminal: Terminal;
@@ -120,10 +140,11 @@ async function compare(
   const sequenceLength = flags.sequenceLength ?? await windowLength(source, { terminal });
   using device = await openNamedDevice(terminal);
   const reference = { config, weights: await loadWeights(device, { source, choice: "auto", terminal }) };
-  const [written, choice] = out === null
-    ? [source, format] as const
-    : [await openCheckpoint(out), "auto"] as const;
-  const model = { config, weights: await loadWeights(device, { source: written, choice, terminal }) };
+  const written = out === null ? source : await openCheckpoint(out);
+  const choices = out === null
+    ? { choice: formats.format, embeddingChoice: formats.embeddingFormat }
+    : { choice: "auto" as const };
+  const model = { config, weights: await loadWeights(device, { source: written, ...choices, terminal }) };
   const progress = openProgress(terminal, { max: tokens.length - 1, value: 0 });
   const windows: ComparedWindow[] = [];
   let done = 0;

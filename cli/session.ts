@@ -4,7 +4,13 @@ import { MemoryError } from "../gpu/errors.ts";
 import { formatBytes, planAllocator } from "../gpu/memory.ts";
 import { type CheckpointSource, openCheckpoint } from "../model/checkpoint_source.ts";
 import { ConfigError, type ModelConfig } from "../model/config.ts";
-import { fillWeights, formatCounts, type MatrixChoice, planWeights } from "../model/load_weights.ts";
+import {
+  fillWeights,
+  formatCounts,
+  type MatrixChoice,
+  planWeights,
+  type WeightChoices,
+} from "../model/load_weights.ts";
 import type { ModelWeights } from "../model/model_weights.ts";
 import { presetConfig, presetNames } from "../model/presets.ts";
 import type { Tokenizer } from "../model/tokenizer.ts";
@@ -69,12 +75,12 @@ export async function loadModel(
 /** Loads the weights of a model onto an open device; says in which formats. */
 export async function loadWeights(
   device: GpuDevice,
-  { source, choice, terminal }: { source: CheckpointSource; choice: MatrixChoice; terminal: Terminal },
+  { source, terminal, ...choices }: WeightChoices & { source: CheckpointSource; terminal: Terminal },
 ): Promise<ModelWeights> {
   const { config, path } = source;
   using file = await source.openWeights();
   const plan = planAllocator();
-  planWeights(plan, { config, file, choice });
+  planWeights(plan, { config, file, ...choices });
   const { available } = device.memory;
   if (plan.memory.live > available) {
     throw new MemoryError(
@@ -84,7 +90,7 @@ export async function loadWeights(
         "available; --dtype f16, q8_0 or q4_0 takes less",
     );
   }
-  const planned = planWeights(device, { config, file, choice });
+  const planned = planWeights(device, { config, file, ...choices });
   const counts = formatCounts(planned);
   const total = counts.reduce((sum, [, count]) => sum + count, 0);
   const isLong = total > PROGRESS_NUMBERS && terminal.isInteractive;

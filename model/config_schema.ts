@@ -10,8 +10,8 @@ export const LIMITS = { width: 2 ** 18, layers: 2 ** 12, vocabulary: 2 ** 24, po
 const width = z.int().positive().max(LIMITS.width);
 const layers = z.int().positive().max(LIMITS.layers);
 export const positions = z.int().positive().max(LIMITS.positions);
-/** At 1 every frequency would be the same. */
-export const theta = z.number().gt(1);
+/** At 1 every frequency would be the same; the largest in use are some 1e9. */
+export const theta = z.number().gt(1).max(1e15);
 const coefficient = z.number().min(0);
 
 const recursion = z.strictObject({
@@ -63,7 +63,7 @@ export const modelFields = {
   num_key_value_heads: width.nullish(),
   head_dim: width.nullish(),
   num_hidden_layers: layers,
-  rms_norm_eps: z.number().positive().default(1e-6),
+  rms_norm_eps: z.number().positive().max(1).default(1e-6),
   rope_theta: theta.nullable().default(null),
   rope_scaling: rope,
   rope_parameters: rope,

@@ -33,6 +33,13 @@ export type MatrixFormat = typeof MATRIX_FORMATS[number];
 /** How matrices are kept: as the file has them where products can read that, f32 otherwise; or in one format. */
 export type MatrixChoice = "auto" | MatrixFormat;
 
+/** How the matrices of a model are kept. */
+export interface WeightChoices {
+  readonly choice: MatrixChoice;
+  /** Of embedding and head; `choice` unless given. */
+  readonly embeddingChoice?: MatrixChoice | undefined;
+}
+
 /** A matrix and the weights that fill it, one below the other. */
 interface MatrixPlan {
   readonly matrix: Matrix;
@@ -55,7 +62,10 @@ export interface PlannedWeights {
  */
 export function planWeights(
   device: Allocator,
-  { config, file, choice }: { config: ModelConfig; file: WeightFile; choice: MatrixChoice },
+  { config, file, choice, embeddingChoice = choice }: WeightChoices & {
+    config: ModelConfig;
+    file: WeightFile;
+  },
 ): PlannedWeights {
   const wanted = new Map(parameterTable(config).map(({ name, shape }) => [name, { name, shape }]));
   checkExtraWeights(config, { file, wanted });
@@ -64,7 +74,8 @@ export function planWeights(
   const weights = arrangeWeights<Matrix>(config, {
     matrix(names, shape) {
       const parts = names.map((name) => wanted.get(name)!);
-      const format = matrixFormat(choice, { file, parts, columns: shape[1] });
+      const isEmbedding = !names[0]!.startsWith("model.layers.");
+      const format = matrixFormat(isEmbedding ? embeddingChoice : choice, { file, parts, columns: shape[1] });
       const label = names[0]!;
       const matrix = format === "f32"
         ? createTensor(device, { shape, label })

@@ -30,16 +30,24 @@ export interface QuantizationReport extends QuantizedWeight {
   readonly largestError: number;
 }
 
+/** Formats to store weights in. */
+export interface QuantizationFormats {
+  readonly format: PackedFormat;
+  /** Of embedding and head; `format` unless given. */
+  readonly embeddingFormat?: PackedFormat | undefined;
+}
+
 /** Which weights are packed, and the bytes that all will take. */
 export function quantizationPlan(
   config: ModelConfig,
-  { format }: { format: PackedFormat },
+  { format, embeddingFormat = format }: QuantizationFormats,
 ): QuantizedWeight[] {
   const routers = routerTable(config).map(({ name }) => `${name}.`);
   return parameterTable(config).map((spec) => {
     const isPacked = spec.kind === "matrix" && spec.shape[1]! % BLOCK_LENGTH === 0 &&
       !routers.some((router) => spec.name.startsWith(router));
-    const kept: EncodedFormat = isPacked ? format : "f32";
+    const isEmbedding = /^(model\.embed_tokens|lm_head)\./.test(spec.name);
+    const kept: EncodedFormat = !isPacked ? "f32" : isEmbedding ? embeddingFormat : format;
     const rows = spec.shape.length === 1 ? 1 : spec.shape[0]!;
     return { ...spec, format: kept, bytes: rows * rowBytes(kept, spec.shape.at(-1)!) };
   });
@@ -60,13 +68,12 @@ export function bitsPerWeight(weights: readonly QuantizedWeight[]): number {
  */
 export async function quantizeCheckpoint(
   source: CheckpointSource,
-  { format, out, onWeight }: {
-    format: PackedFormat;
+  { out, onWeight, ...formats }: QuantizationFormats & {
     out: string | null;
     onWeight: (report: QuantizationReport) => void;
   },
 ): Promise<void> {
-  const plan = quantizationPlan(source.config, { format });
+  const plan = quantizationPlan(source.config, formats);
   using file = await source.openWeights();
   const tensors = plan.map((weight): TensorSource => ({
     name: weight.name,
@@ -82,7 +89,7 @@ export async function quantizeCheckpoint(
   const tokenizer = await readTokenizerIfAny(source);
   await writeSafetensors(join(out, "model.safetensors"), { tensors, metadata: { format: "pt" } });
   if (tokenizer) await writeTokenizerFiles(out, tokenizer);
-  await writeConfig(out, withStoredFormat(source.config, format));
+  await writeConfig(out, withStoredFormat(source.config, formats.format));
 }
 
 /** A weight's rows in its new format; reports what that did when they are through. */

@@ -3,7 +3,7 @@
  * string metadata), then the bytes. Some rows are read at a time, so that a model never stands in memory twice.
  *
  * Quantized weights, which the format has no dtype for, are U8 tensors (N, bytes of a row) whose rows are GGUF's blocks;
- * the metadata's `quantized` names their format.
+ * the metadata's `quantized` names their format, `quantized:NAME` that of one which differs.
  */
 import { z } from "zod";
 import { readFull } from "./files.ts";
@@ -33,7 +33,7 @@ interface SafetensorsEntry extends WeightEntry {
 /** Dtypes that weights can have. */
 const FORMATS: Readonly<Record<string, NumberFormat>> = { F32: "f32", F16: "f16", BF16: "bf16" };
 
-/** Key of the metadata that names the format of U8 tensors, and what it can be. */
+/** Key of the metadata that names the format of U8 tensors, alone or with `:NAME` of one tensor; and what it can be. */
 export const QUANTIZED = "quantized";
 const QUANTIZED_FORMATS: readonly NumberFormat[] = ["q8_0", "q4_0"];
 
@@ -127,7 +127,7 @@ async function readHeader(file: Deno.FsFile, path: string): Promise<Header> {
   const { __metadata__, ...tensors } = parseHeader(text, fail);
   const metadata = metadataSchema.safeParse(__metadata__);
   if (!metadata.success) fail("the header's metadata is malformed");
-  const quantized = QUANTIZED_FORMATS.find((format) => format === metadata.data?.[QUANTIZED]);
+  const { data: names = {} } = metadata;
   const entries = new Map<string, SafetensorsEntry>();
   const others = new Map<string, string>();
   const ranges: (readonly [begin: number, end: number])[] = [];
@@ -140,7 +140,8 @@ async function readHeader(file: Deno.FsFile, path: string): Promise<Header> {
       fail(`tensor "${name}" spans ${end - begin} bytes, its shape needs ${expected}`);
     }
     ranges.push([begin, end]);
-    const weight = weightOf(dtype, { shape, quantized });
+    const format = names[`${QUANTIZED}:${name}`] ?? names[QUANTIZED];
+    const weight = weightOf(dtype, { shape, quantized: QUANTIZED_FORMATS.find((known) => known === format) });
     if (weight) entries.set(name, { ...weight, dataOffsets: [begin, end] });
     else others.set(name, dtype);
   }
@@ -151,7 +152,7 @@ async function readHeader(file: Deno.FsFile, path: string): Promise<Header> {
       `the file is truncated or damaged: ${size} bytes, its header speaks of ${8 + headerBytes + dataBytes}`,
     );
   }
-  return { entries, others, metadata: metadata.data ?? {}, dataStart: 8 + headerBytes };
+  return { entries, others, metadata: names, dataStart: 8 + headerBytes };
 }
 
 /** What a tensor holds as a weight; null for a dtype that no weight has. */

@@ -30,13 +30,13 @@ function headerEntry(
 /**
  * Writes a file in one step (see `replaceFile`) and reads its header back before it takes its place.
  *
- * @throws TypeError for quantized tensors of two formats; CheckpointError when a source's data is not of its shape.
+ * @throws CheckpointError when a source's data is not of its shape.
  */
 export async function writeSafetensors(
   path: string,
   { tensors, metadata }: { tensors: readonly TensorSource[]; metadata: Readonly<Record<string, string>> },
 ): Promise<void> {
-  const header: Record<string, unknown> = { __metadata__: { ...metadata, ...quantizedFormat(tensors) } };
+  const header: Record<string, unknown> = { __metadata__: { ...metadata, ...quantizedFormats(tensors) } };
   let offset = 0;
   for (const tensor of tensors) {
     const { dtype, shape, bytes } = headerEntry(tensor);
@@ -67,12 +67,14 @@ export async function writeSafetensors(
   });
 }
 
-/** The one format of the quantized tensors, for the metadata. */
-function quantizedFormat(tensors: readonly TensorSource[]): Record<string, string> {
-  const formats = new Set(
-    tensors.flatMap(({ format }) => format === "q8_0" || format === "q4_0" ? [format] : []),
-  );
-  if (formats.size > 1) throw new TypeError(`Cannot write ${[...formats].join(" and ")} into one file`);
-  const [format] = formats;
-  return format ? { [QUANTIZED]: format } : {};
+/** The formats of quantized tensors, for the metadata: that of the first, and each one that differs. */
+function quantizedFormats(tensors: readonly TensorSource[]): Record<string, string> {
+  const quantized = tensors.filter(({ format }) => format === "q8_0" || format === "q4_0");
+  const usual = quantized[0]?.format;
+  if (!usual) return {};
+  const others = quantized.filter(({ format }) => format !== usual);
+  return {
+    [QUANTIZED]: usual,
+    ...Object.fromEntries(others.map(({ name, format }) => [`${QUANTIZED}:${name}`, format!])),
+  };
 }

@@ -1,12 +1,12 @@
 /** Models with a tokenizer of their own, from `mor tokenizer train` to text. */
-import { assert, assertAlmostEquals, assertEquals, assertNotEquals, assertStringIncludes } from "@std/assert";
+import { assert, assertAlmostEquals, assertEquals } from "@std/assert";
 import { fromFileUrl, join } from "@std/path";
 import { parameterCount } from "../../model/parameters.ts";
 import { presetConfig } from "../../model/presets.ts";
 import { readTokenizer } from "../../model/tokenizer_json.ts";
 import { decodeAll } from "../support/decode.ts";
-import { assertFails, corpus, folderTest, mor, morDone } from "../support/program.ts";
-import { assertSameCheckpoints, smallRun, writeConfig } from "../support/small_run.ts";
+import { assertFails, corpus, folderTest, morDone } from "../support/program.ts";
+import { assertSameCheckpoints, savedStep, smallRun, writeConfig } from "../support/small_run.ts";
 
 const VOCABULARY = 400;
 const TOKENIZER = "tokenizer.json";
@@ -50,20 +50,19 @@ Deno.test("train --tokenizer makes a checkpoint with the tokenizer in it, and sa
   assertEquals((await readJson(model, "tokenizer_config.json")).eos_token, "<|endoftext|>");
   const config = await readJson(model, "config.json");
   assertEquals([config.vocab_size, config.tokenizer], [VOCABULARY, undefined]);
-  const samples = notes.match(/^The .+$/gms)!;
-  assert(samples.length >= 1 && notes.split("\nThe ").length === 3, notes);
+  assertEquals(notes.split("\nThe ").length - 1, 2, notes);
 });
 
 Deno.test("generate continues a prompt in the model's own tokens", async () => {
   const prompt = "Call me Ishmael; 42 whales";
   const args = ["generate", model, "-p", prompt, "-n", "30", "--seed", "1"];
   const { text, prompt_ids: promptIds, tokens } = JSON.parse((await morDone([...args, "--json"])).stdout);
-  const { encode, decoder } = await readTokenizer(model);
-  assertEquals(promptIds, encode(prompt));
+  const own = await readTokenizer(model);
+  assertEquals(promptIds, own.encode(prompt));
   assert(promptIds.length < prompt.length, `${promptIds.length} tokens`);
   const ids = tokens.map(({ id }: { id: number }) => id);
   assert(ids.some((id: number) => id > 256), `${ids} have no merged token`);
-  const whole = decodeAll({ decoder } as never, [...promptIds, ...ids]);
+  const whole = decodeAll(own, [...promptIds, ...ids]);
   assertEquals(prompt + text, whole);
   assertEquals((await morDone(args)).stdout, whole + "\n");
 });
@@ -81,26 +80,20 @@ Deno.test("eval charges each byte of the text its part of the loss", async () =>
   assert(causal.loss < Math.log(VOCABULARY), `loss ${causal.loss}`);
 });
 
-folderTest(
-  "train --resume takes the run's own tokenizer and model, whatever became of the files",
-  async (folder) => {
-    const [out, straight] = [join(folder, "out"), join(folder, "straight")];
-    const moved = await trainTokenizer(join(folder, "moved"), { size: 300 });
-    const file = await writeConfig(join(folder, "model.json"), { change: { vocab_size: 320 } });
-    for (const start of [["--model", "tiny"], ["--model", file]]) {
-      const args = [...start, "--tokenizer", moved];
-      await morDone(shortRun(straight, ...args));
-      await morDone(shortRun(out, ...args, "--stop-after", "1"));
-      if (start.includes(file)) await Deno.remove(file);
-      await Deno.rename(moved, moved + "-away");
-      await morDone(["train", "--out", out, "--resume"]);
-      await Deno.rename(moved + "-away", moved);
-      await assertSameCheckpoints(out, straight);
-      await Deno.remove(out, { recursive: true });
-      await Deno.remove(straight, { recursive: true });
-    }
-  },
-);
+folderTest("train --resume needs neither the tokenizer's files nor the model's again", async (folder) => {
+  const [out, preset, straight] = [join(folder, "out"), join(folder, "preset"), join(folder, "straight")];
+  const lost = await trainTokenizer(join(folder, "tokenizer"), { size: 300 });
+  const file = await writeConfig(join(folder, "model.json"), { change: { vocab_size: 320 } });
+  const own = ["--model", file, "--tokenizer", lost];
+  await morDone(shortRun(straight, ...own));
+  await morDone(shortRun(out, ...own, "--stop-after", "1"));
+  await morDone(shortRun(preset, "--tokenizer", lost, "--stop-after", "1"));
+  for (const path of [file, lost]) await Deno.remove(path, { recursive: true });
+  await morDone(["train", "--out", out, "--resume"]);
+  await assertSameCheckpoints(out, straight);
+  await morDone(["train", "--out", preset, "--resume", "--model", "tiny"]);
+  assertEquals(await savedStep(preset), 2);
+});
 
 folderTest("train --init goes on with the checkpoint's tokenizer", async (folder) => {
   const [fromPreset, fromFile] = [join(folder, "preset"), join(folder, "file")];
@@ -135,7 +128,7 @@ folderTest(
       assert(new RegExp(`^parameters +${parameters}$`, "m").test(stdout), `${path}: ${stdout}`);
     }
     const out = join(folder, "out");
-    await morDone(shortRun(out, "--tokenizer", gguf));
+    await morDone(shortRun(out, "--tokenizer", gguf, "--validation-fraction", "0"));
     const { encode, endTokens } = await readTokenizer(out);
     assertEquals([encode("x")[0], endTokens], [1, [2]]);
   },
@@ -169,5 +162,5 @@ folderTest("train refuses tokenizers that are none, or that do not go with the m
     code: 2,
     parts: ["--tokenizer cannot be given with --resume"],
   });
-  assertEquals((await mor(["generate", join(folder, "out"), "-p", "x"])).code, 1);
+  assertEquals(await Deno.stat(join(folder, "out")).catch(() => null), null);
 });

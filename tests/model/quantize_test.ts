@@ -129,6 +129,28 @@ Deno.test("quantizeCheckpoint keeps blocks that are there already, and goes from
   });
 });
 
+Deno.test("embedding and head may have a format of their own", async () => {
+  await withFolder(async (folder) => {
+    const out = join(folder, "mixed");
+    const untied = { ...config, tieWordEmbeddings: false };
+    await quantizeCheckpoint(sourceOf(untied), {
+      format: "q4_0",
+      embeddingFormat: "q8_0",
+      out,
+      onWeight: () => {},
+    });
+    using file = await (await openCheckpoint(out)).openWeights();
+    const formatOf = (name: string): string => file.entries.get(name)!.format;
+    assertEquals(["model.embed_tokens.weight", "lm_head.weight"].map(formatOf), ["q8_0", "q8_0"]);
+    assertEquals(formatOf("model.layers.0.self_attn.q_proj.weight"), "q4_0");
+    for (const spec of parameterTable(untied)) {
+      const format = file.entries.get(spec.name)!.format as "f32" | "q8_0" | "q4_0";
+      const wanted = decodeNumbers(format, encodeNumbers(format, seededNumbers(spec, 6)));
+      assertEquals(await readWeight(file, spec), wanted, spec.name);
+    }
+  });
+});
+
 Deno.test("a dry run writes nothing, and a checkpoint is never overwritten", async () => {
   await withFolder(async (folder) => {
     const names: string[] = [];
