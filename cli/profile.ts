@@ -65,6 +65,11 @@ export function profileCommand(): Command<any> {
 async function run(flags: ProfileFlags, model: string): Promise<void> {
   checkFlags(flags);
   const choice = matrixChoice(flags.dtype);
+  if (choice !== "auto" && choice !== "f32" && (flags.train || isPreset(model))) {
+    throw new ValidationError(
+      `--dtype is "${choice}", wanted f32: a preset's random weights, and weights in training, are f32`,
+    );
+  }
   const terminal = openTerminal(flags);
   const config = await configOf(model);
   const context = promptLength(flags, { config, terminal });

@@ -30,9 +30,11 @@ async function inOrder(...steps: readonly (() => Promise<number>)[]): Promise<nu
   return 0;
 }
 
-async function runFile(file: string, args: readonly string[], { request, cwd }: {
+async function runFile(file: string, args: readonly string[], { request, cwd, permissions = [] }: {
   request: PackageRequest;
   cwd?: string | undefined;
+  /** Beside those of the program. */
+  permissions?: readonly string[];
 }): Promise<number> {
   const { flags } = await choosePackages(request);
   const absolute = [file, ...flags].map((part) =>
@@ -45,6 +47,7 @@ async function runFile(file: string, args: readonly string[], { request, cwd }: 
     "-q",
     ...packageFlags,
     ...programPermissions(args),
+    ...permissions,
     script,
     ...args,
   ] as const;
@@ -113,7 +116,12 @@ async function runBench(args: readonly string[]): Promise<number> {
   return await inOrder(
     ensureAdapter,
     async () => args.includes("routers") ? await writeBook() : 0,
-    () => runFile(BENCH, args, { request: { entries: [BENCH], isChatty: true } }),
+    () =>
+      runFile(BENCH, args, {
+        request: { entries: [BENCH], isChatty: true },
+        // llama.cpp runs in a process of its own.
+        permissions: args[0] === "llama-cpp" ? [`--allow-run=${Deno.execPath()}`] : [],
+      }),
   );
 }
 

@@ -4,12 +4,15 @@
  * Everything compared is measured in one run, in turn, and given as the median of several repeats with its range.
  * `routers` trains four models for some minutes each and compares their loss; it runs only when named.
  *
- * `deno task bench llama-cpp ...` compares with llama.cpp; it takes arguments of its own and runs alone.
+ * Some parts take arguments of their own and run alone: `quantization` (what fewer bits cost and bring), `loading`
+ * (memory and time), `llama-cpp` (side by side with llama.cpp).
  */
 import { type GpuDevice, openDevice } from "../../gpu/device.ts";
 import { benchDecoding } from "./decoding.ts";
 import { runLlamaCpp } from "./llama_cpp.ts";
+import { benchLoading } from "./loading.ts";
 import { benchProducts } from "./products.ts";
+import { benchQuantization } from "./quantization.ts";
 import { print } from "./report.ts";
 import { compareRouters } from "./routers.ts";
 import { benchTraining } from "./training.ts";
@@ -21,24 +24,36 @@ const PARTS: Readonly<Record<string, (device: GpuDevice) => Promise<void>>> = {
   routers: compareRouters,
 };
 const USUAL = ["products", "training", "decoding"];
-const LLAMA_CPP = "llama-cpp";
+
+/** Parts with arguments; the exit code comes back. */
+const ALONE: Readonly<Record<string, (args: readonly string[]) => Promise<number>>> = {
+  quantization: (args) => withDevice("quantization", (device) => benchQuantization(device, args)),
+  loading: (args) => withDevice("loading", (device) => benchLoading(device, args)),
+  "llama-cpp": runLlamaCpp,
+};
+
+/** Runs a part with a device of its own: none inherits compiled kernels or memory. */
+async function withDevice(name: string, part: (device: GpuDevice) => Promise<void>): Promise<number> {
+  using device = await openDevice();
+  print(`\n${name} on ${device.info.description}${device.info.isSoftware ? " (software)" : ""}`);
+  await part(device);
+  return 0;
+}
 
 async function runParts(names: readonly string[]): Promise<void> {
   const unknown = names.find((name) => !Object.hasOwn(PARTS, name));
   if (unknown !== undefined) {
-    print(`bench: unknown part "${unknown}", wanted ${[...Object.keys(PARTS), LLAMA_CPP].join(", ")}`);
+    print(
+      `bench: unknown part "${unknown}", wanted ${[...Object.keys(PARTS), ...Object.keys(ALONE)].join(", ")}`,
+    );
     Deno.exit(2);
   }
-  for (const name of names) {
-    // A device of its own for each part: none inherits compiled kernels or memory.
-    using device = await openDevice();
-    print(`\n${name} on ${device.info.description}${device.info.isSoftware ? " (software)" : ""}`);
-    await PARTS[name]!(device);
-  }
+  for (const name of names) await withDevice(name, PARTS[name]!);
 }
 
 if (import.meta.main) {
   const [first, ...rest] = Deno.args;
-  if (first === LLAMA_CPP) Deno.exit(await runLlamaCpp(rest));
+  const alone = Object.hasOwn(ALONE, first ?? "") ? ALONE[first!] : undefined;
+  if (alone) Deno.exit(await alone(rest));
   await runParts(Deno.args.length > 0 ? Deno.args : USUAL);
 }
