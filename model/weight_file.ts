@@ -43,8 +43,8 @@ export interface StoredRows extends RowRange {
   readonly bytes: Uint8Array<ArrayBuffer>;
 }
 
-/** Numbers read at a time: 4 MiB as f32. */
-const CHUNK_NUMBERS = 1024 * 1024;
+/** Numbers read at a time: 1 MiB as f32. */
+const CHUNK_NUMBERS = 256 * 1024;
 
 /**
  * How a weight is stored.

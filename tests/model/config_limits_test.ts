@@ -41,7 +41,7 @@ const refused: readonly (readonly [name: string, json: object, message: string])
   [
     "a name without end",
     { ...morLlama, recursion: { ...morLlama.recursion, ["a".repeat(1000)]: 1 } },
-    `...${"a".repeat(167)}"; remove it or correct its name`,
+    `...${"a".repeat(168)}"; remove it or correct its name`,
   ],
 ];
 

@@ -6,9 +6,8 @@ import { CheckpointError } from "../../model/safetensors.ts";
 import { readWeight } from "../../model/weight_file.ts";
 import { ggufAnatomy } from "../support/damage_gguf.ts";
 import type { Files } from "../support/damage_models.ts";
+import { safetensorsAnatomy, withHeader } from "../support/damage_safetensors.ts";
 import { openDamages } from "../support/damage_trials.ts";
-import { parseText } from "../support/damage_truth.ts";
-import { concat, u64 } from "../support/gguf_bytes.ts";
 import { memoryWeightFile } from "../support/memory_weights.ts";
 
 type Bytes = Uint8Array<ArrayBuffer>;
@@ -36,15 +35,10 @@ function text(change: (text: string) => string): Case["change"] {
 
 /** Another header of a safetensors file. */
 function header(change: (text: string) => string): Case["change"] {
-  return (bytes) => withHeader(bytes, utf8.encode(change(new TextDecoder().decode(headerOf(bytes)))));
-}
-
-function headerOf(bytes: Bytes): Bytes {
-  return bytes.slice(8, 8 + Number(new DataView(bytes.buffer).getBigUint64(0, true)));
-}
-
-function withHeader(bytes: Bytes, changed: Bytes): Bytes {
-  return concat(u64(BigInt(changed.length)), changed, bytes.subarray(8 + headerOf(bytes).length));
+  return (bytes) => {
+    const { data } = safetensorsAnatomy(bytes);
+    return withHeader(change(new TextDecoder().decode(bytes.subarray(8, bytes.length - data.length))), data);
+  };
 }
 
 /** A header with one more entry, which has no bytes. */
@@ -92,7 +86,7 @@ const cases: Readonly<Record<string, Case>> = {
   "a header that is not UTF-8": {
     model: "own",
     file: WEIGHTS,
-    change: (bytes) => withHeader(bytes, headerOf(bytes).fill(0xff, 20, 21)),
+    change: (bytes) => bytes.slice().fill(0xff, 30, 31),
     message: "its header is not UTF-8",
   },
   "a tensor named as a property of every object": {
@@ -179,11 +173,11 @@ Deno.test("a head may be stored beside the embedding that it is", async () => {
   await using damages = await openDamages();
   const model = damages.models.find(({ name }) => name === "quantized")!;
   const bytes = model.files[WEIGHTS]!.slice();
-  const entries = parseText(headerOf(bytes)) as Record<string, { data_offsets: [number, number] }>;
-  const [from, to] = ["model.embed_tokens.weight", "lm_head.weight"].map((name) =>
-    entries[name]!.data_offsets.map((offset) => 8 + headerOf(bytes).length + offset)
-  );
-  bytes.copyWithin(to![0]!, from![0]!, from![1]!);
+  const { tensors, data } = safetensorsAnatomy(bytes);
+  const [[from, end], [to]] = ["model.embed_tokens.weight", "lm_head.weight"].map((name) =>
+    tensors.get(name)!.data_offsets.map((offset) => bytes.length - data.length + offset)
+  ) as [[number, number], [number]];
+  bytes.copyWithin(to, from, end);
   const tie = text((json) => json.replace('"tie_word_embeddings": false', '"tie_word_embeddings": true'));
   const config = tie(model.files["config.json"]!, model.files);
   const files = { ...model.files, [WEIGHTS]: bytes, "config.json": config };

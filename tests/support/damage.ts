@@ -2,8 +2,8 @@
 import { mutatedBytes } from "./byte_mutations.ts";
 import { ggufAnatomy, mutatedGguf } from "./damage_gguf.ts";
 import type { DamageModel, Files } from "./damage_models.ts";
+import { mutatedSafetensors, safetensorsAnatomy } from "./damage_safetensors.ts";
 import { parseText } from "./damage_truth.ts";
-import { concat, u64 } from "./gguf_bytes.ts";
 import { mutatedJson } from "./json_mutations.ts";
 import { createRandom, type Random } from "./random.ts";
 
@@ -64,10 +64,8 @@ function changed(
       ? mutatedBytes(bytes, { seed, headerBytes: bytes.length })
       : new TextEncoder().encode(mutatedJson(parseText(bytes) as object, { seed }));
   }
-  const dataStart = 8 + Number(new DataView(bytes.buffer).getBigUint64(0, true));
-  if (isByBytes) return mutatedBytes(bytes, { seed, headerBytes: dataStart });
-  const header = new TextEncoder().encode(
-    mutatedJson(parseText(bytes.subarray(8, dataStart)) as object, { seed }),
-  );
-  return concat(u64(BigInt(header.length)), header, bytes.subarray(dataStart));
+  const { data } = safetensorsAnatomy(bytes);
+  return isByBytes
+    ? mutatedBytes(bytes, { seed, headerBytes: bytes.length - data.length })
+    : mutatedSafetensors(bytes, { seed });
 }

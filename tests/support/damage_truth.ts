@@ -2,6 +2,7 @@
 import { decodeNumbers, type NumberFormat } from "../../model/number_formats.ts";
 import { ggufAnatomy } from "./damage_gguf.ts";
 import type { Files } from "./damage_models.ts";
+import { safetensorsAnatomy } from "./damage_safetensors.ts";
 import { ggufConfig, jsonConfig } from "./damage_config.ts";
 
 export interface TrueTensor {
@@ -14,12 +15,6 @@ export interface TrueModel {
   readonly tensors: ReadonlyMap<string, TrueTensor>;
   /** Fields of a ModelConfig. */
   readonly config: Fields;
-}
-
-interface SafetensorsEntry {
-  readonly dtype: string;
-  readonly shape: number[];
-  readonly data_offsets: [number, number];
 }
 
 /** @throws Error where the files contradict themselves, or are not what they should be. */
@@ -49,24 +44,20 @@ function trueShards(files: Files): Map<string, TrueTensor> {
 }
 
 function trueSafetensors(bytes: Uint8Array<ArrayBuffer>): Map<string, TrueTensor> {
-  const dataStart = 8 + Number(new DataView(bytes.buffer).getBigUint64(0, true));
-  const { __metadata__, ...header } = parseText(bytes.subarray(8, dataStart)) as Record<
-    string,
-    SafetensorsEntry
-  >;
-  const quantized = (__metadata__ as unknown as Record<string, string> | undefined)?.quantized;
+  const { metadata, tensors, data } = safetensorsAnatomy(bytes);
   const ranges: Range[] = [];
-  const tensors = new Map<string, TrueTensor>();
-  for (const [name, { dtype, shape, data_offsets: [begin, end] }] of Object.entries(header)) {
-    const format = (dtype === "U8" ? quantized! : dtype.toLowerCase()) as NumberFormat;
-    const numbers = decodeNumbers(format, take(bytes, { begin: dataStart + begin, length: end - begin }));
+  const read = new Map<string, TrueTensor>();
+  for (const [name, { dtype, shape, data_offsets: [begin, end] }] of tensors) {
+    const format = (dtype === "U8" ? metadata.quantized! : dtype.toLowerCase()) as NumberFormat;
+    const range = { begin, length: end - begin };
+    const numbers = decodeNumbers(format, take(data, range));
     const rows = shape.slice(0, -1);
     const columns = dtype === "U8" ? numbers.length / rows[0]! : shape.at(-1)!;
-    ranges.push({ begin: dataStart + begin, length: end - begin });
-    tensors.set(name, { shape: [...rows, columns], numbers });
+    ranges.push(range);
+    read.set(name, { shape: [...rows, columns], numbers });
   }
-  checkDisjoint(ranges);
-  return tensors;
+  checkCover(ranges, { begin: 0, end: data.length, alignment: 1 });
+  return read;
 }
 
 /** By ggml's number: format, numbers and bytes of a block. */
@@ -110,7 +101,7 @@ function trueGguf(bytes: Uint8Array<ArrayBuffer>): TrueModel {
       numbers: decodeNumbers(format, take(bytes, range)),
     });
   }
-  checkDisjoint(ranges);
+  checkCover(ranges, { begin: dataStart, end: bytes.length, alignment });
   const factors = tensors.get("rope_freqs.weight")?.numbers;
   tensors.delete("rope_freqs.weight");
   const config = ggufConfig(values, {
@@ -150,12 +141,22 @@ function take(bytes: Uint8Array<ArrayBuffer>, { begin, length }: Range): Uint8Ar
   return taken;
 }
 
-function checkDisjoint(ranges: Range[]): void {
-  ranges.sort((a, b) => a.begin - b.begin || a.length - b.length);
-  ranges.forEach(({ begin }, i) => {
-    const before = ranges[i - 1];
-    if (before && before.begin + before.length > begin) throw new Error(`two tensors at ${begin}`);
-  });
+/** Fails unless the ranges follow each other from beginning to end, with nothing but padding between them. */
+function checkCover(
+  ranges: Range[],
+  { begin, end, alignment }: { begin: number; end: number; alignment: number },
+): void {
+  const padded = (place: number): number => Math.ceil(place / alignment) * alignment;
+  let reached = begin;
+  for (const range of ranges.sort((a, b) => a.begin - b.begin || a.length - b.length)) {
+    if (range.begin !== padded(reached)) {
+      throw new Error(`a tensor at ${range.begin}, wanted ${padded(reached)}`);
+    }
+    reached = range.begin + range.length;
+  }
+  if (end < reached || end > padded(reached)) {
+    throw new Error(`the file ends at ${end}, its tensors at ${reached}`);
+  }
 }
 
 /** What the files say about texts and tokens. */
@@ -180,7 +181,12 @@ export function trueTokenizer(files: Files): TrueTokenizer {
     files["tokenizer.json"]!,
   ) as Fields;
   const { vocab } = model as { vocab: Record<string, number> };
-  const ids = new Set([...Object.values(vocab), ...(added_tokens as { id: number }[]).map(({ id }) => id)]);
+  const added = (added_tokens as { content: string; id: number }[]).map(({ content, id }) =>
+    [content, id] as const
+  );
+  const idOf = new Map([...Object.entries(vocab), ...added]);
+  const ids = new Set([...Object.values(vocab), ...added.map(([, id]) => id)]);
+  if (ids.size !== idOf.size) throw new Error(`${idOf.size} tokens with ${ids.size} ids`);
   const settings = files["tokenizer_config.json"] ? parseText(files["tokenizer_config.json"]) as Fields : {};
   const { bos_token, eos_token, chat_template } = settings;
   const facts = [
