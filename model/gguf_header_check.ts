@@ -23,6 +23,9 @@ interface Reader {
   text(): string;
 }
 
+/** Tensors, or values: a model has some hundreds of each. */
+const MAX_COUNT = 100_000;
+
 /** As llama.cpp. */
 const MAX_DIMENSIONS = 4;
 
@@ -45,6 +48,9 @@ export function checkGgufHeader(bytes: Uint8Array<ArrayBuffer>, fail: Fail): Che
   const reader = createReader(bytes, fail);
   reader.skip(8);
   const [tensorCount, valueCount] = [reader.uint64(), reader.uint64()];
+  if (tensorCount > MAX_COUNT || valueCount > MAX_COUNT) {
+    fail(`the file is damaged: its header speaks of ${tensorCount} tensors and ${valueCount} values`);
+  }
   const texts = new Map<string, string | readonly string[]>();
   const rest: Uint8Array<ArrayBuffer>[] = [];
   let restStart = 0;

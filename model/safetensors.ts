@@ -44,8 +44,8 @@ const entrySchema = z.object({
 });
 const metadataSchema = z.record(z.string(), z.string()).optional();
 
-/** Headers are JSON text of a few hundred bytes a tensor; more than this is not a safetensors file. */
-const MAX_HEADER_BYTES = 100_000_000;
+/** Headers are JSON text of a hundred bytes a tensor or two; more than this is not a safetensors file. */
+const MAX_HEADER_BYTES = 25_000_000;
 
 /** What a header says. */
 interface Header {

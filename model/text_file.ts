@@ -2,8 +2,8 @@
 import { readFull } from "./files.ts";
 import { CheckpointError, openForReading } from "./safetensors.ts";
 
-/** Several times the largest of published models; weights under a wrong name have more. */
-const MAX_BYTES = 100_000_000;
+/** Above all that published models have; weights under a wrong name have more. */
+const MAX_BYTES = 50_000_000;
 
 /**
  * Reads a file of text.

@@ -14,9 +14,11 @@ Deno.test.beforeAll(async () => {
   folder = await Deno.makeTempDir();
   model = join(folder, "model");
   await morDone(smallRun(model, "--steps", "20", "--eval-every", "0", "--save-every", "20"));
-  for (const format of FORMATS) {
-    await morDone(["quantize", model, "--format", format, "--out", quantized(format), "-q"]);
-  }
+  await Promise.all(
+    FORMATS.map((format) =>
+      morDone(["quantize", model, "--format", format, "--out", quantized(format), "-q"])
+    ),
+  );
   ids = join(folder, "ids.json");
   await Deno.writeTextFile(ids, JSON.stringify({ input_ids: [[1, 2, 3, 4]], targets: [[2, 3, 4, 5]] }));
 });
@@ -42,9 +44,11 @@ async function generate(
 
 for (const format of FORMATS) {
   Deno.test(`generate --dtype ${format} is the checkpoint that quantize writes`, async () => {
-    const plain = await generate(model);
-    const atRun = await generate(model, "--dtype", format);
-    const written = await generate(quantized(format));
+    const [plain, atRun, written] = await Promise.all([
+      generate(model),
+      generate(model, "--dtype", format),
+      generate(quantized(format)),
+    ]);
     assertEquals([plain, atRun, written].map(({ notes }) => WEIGHTS.exec(notes)![1]), [
       "f32",
       format,
@@ -97,28 +101,18 @@ Deno.test("forward and profile take --dtype where it can be had", async () => {
 });
 
 Deno.test("formats that there are not, or not for this, are refused", async () => {
-  const commands = {
-    generate: ["generate", model, "-p", "x"],
-    eval: ["eval", model, "--data", corpus],
-    forward: ["forward", model, "--ids", ids],
-    profile: ["profile", model],
-  };
-  for (const args of Object.values(commands)) {
-    await assertFails([...args, "--dtype", "q5_1"], {
-      code: 2,
-      parts: ['--dtype is "q5_1", wanted f32, f16, q8_0, q4_0'],
-    });
-  }
-  await assertFails([...commands.generate, "--kv-dtype", "q8_0"], {
-    code: 2,
-    parts: ['--kv-dtype is "q8_0", wanted f32 or f16'],
-  });
-  const gradients = ["--gradients", join(folder, "gradients.safetensors")];
-  await assertFails([...commands.forward, ...gradients, "--dtype", "q8_0"], {
-    code: 2,
-    parts: ["--gradients needs --dtype f32"],
-  });
-  for (const args of [["profile", "tiny"], [...commands.profile, "--train"]]) {
-    await assertFails([...args, "--dtype", "q8_0"], { code: 2, parts: ['--dtype is "q8_0", wanted f32'] });
-  }
+  const generate = ["generate", model, "-p", "x"];
+  const forward = ["forward", model, "--ids", ids];
+  const commands = [generate, ["eval", model, "--data", corpus], forward, ["profile", model]];
+  const gradients = ["--gradients", join(folder, "gradients.safetensors"), "--dtype", "q8_0"];
+  const refused: readonly (readonly [args: readonly string[], part: string])[] = [
+    ...commands.map((args) =>
+      [[...args, "--dtype", "q5_1"], '--dtype is "q5_1", wanted f32, f16, q8_0, q4_0'] as const
+    ),
+    [[...generate, "--kv-dtype", "q8_0"], '--kv-dtype is "q8_0", wanted f32 or f16'],
+    [[...forward, ...gradients], "--gradients needs --dtype f32"],
+    [["profile", "tiny", "--dtype", "q8_0"], '--dtype is "q8_0", wanted f32'],
+    [["profile", model, "--train", "--dtype", "q8_0"], '--dtype is "q8_0", wanted f32'],
+  ];
+  await Promise.all(refused.map(([args, part]) => assertFails(args, { code: 2, parts: [part] })));
 });

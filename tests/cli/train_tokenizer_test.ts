@@ -122,11 +122,13 @@ folderTest(
       [model]: VOCABULARY,
       [gguf]: 8,
     };
-    for (const [path, vocabSize] of Object.entries(sizes)) {
-      const { stdout } = await morDone(["train", "--model", "tiny", "--tokenizer", path, "--dry-run"]);
-      const parameters = parameterCount({ ...tiny, vocabSize }).toLocaleString("en");
-      assert(new RegExp(`^parameters +${parameters}$`, "m").test(stdout), `${path}: ${stdout}`);
-    }
+    await Promise.all(
+      Object.entries(sizes).map(async ([path, vocabSize]) => {
+        const { stdout } = await morDone(["train", "--model", "tiny", "--tokenizer", path, "--dry-run"]);
+        const parameters = parameterCount({ ...tiny, vocabSize }).toLocaleString("en");
+        assert(new RegExp(`^parameters +${parameters}$`, "m").test(stdout), `${path}: ${stdout}`);
+      }),
+    );
     const out = join(folder, "out");
     await morDone(shortRun(out, "--tokenizer", gguf, "--validation-fraction", "0"));
     const { encode, endTokens } = await readTokenizer(out);
@@ -138,29 +140,33 @@ folderTest("train refuses tokenizers that are none, or that do not go with the m
   const bytes = join(folder, "bytes");
   await morDone(shortRun(bytes));
   const small = await writeConfig(join(folder, "small.json"), { change: { vocab_size: 399 } });
-  async function refuse(args: readonly string[], code: number, ...parts: readonly string[]): Promise<void> {
-    await assertFails(shortRun(join(folder, "out"), ...args), { code, parts });
-  }
-  await refuse(["--model", "135m"], 1, "Cannot train 135m: its tokens are not bytes", "give --tokenizer");
   const use = ["--tokenizer", tokenizer];
-  const tooMany = ["it has 400 tokens, the model 399 (vocab_size)"];
-  await refuse(["--model", small, ...use], 1, ...tooMany);
-  await refuse(["--model", small, ...use, "--dry-run"], 1, ...tooMany);
-  await refuse(
-    ["--tokenizer", bytes],
-    1,
-    "--tokenizer",
-    bytes,
-    "its tokens are bytes; the presets demo and tiny",
+  const tooMany = "it has 400 tokens, the model 399 (vocab_size)";
+  const isNone = "wanted a tokenizer.json, a folder with one";
+  const refused: readonly (readonly [args: readonly string[], part: string])[] = [
+    [
+      ["--model", "135m"],
+      "Cannot train 135m: its tokens are not bytes, and no tokenizer is given; give --tokenizer",
+    ],
+    [["--model", small, ...use], tooMany],
+    [["--model", small, ...use, "--dry-run"], tooMany],
+    [
+      ["--tokenizer", bytes],
+      `--tokenizer ${bytes}: its tokens are bytes; the presets demo and tiny have them`,
+    ],
+    [["--tokenizer", folder], `--tokenizer ${folder}: ${isNone}`],
+    [["--tokenizer", corpus], `--tokenizer ${corpus}: ${isNone}`],
+    [["--tokenizer", join(folder, "nowhere")], `nowhere: ${isNone}`],
+    [["--tokenizer", join(folder, "x.json")], "x.json: no such file"],
+    [["--tokenizer", join(folder, "x.gguf")], "x.gguf: no such file"],
+  ];
+  const out = join(folder, "out");
+  await Promise.all(
+    refused.map(([args, part]) => assertFails(shortRun(out, ...args), { code: 1, parts: [part] })),
   );
-  for (const path of [folder, corpus, join(folder, "nowhere")]) {
-    await refuse(["--tokenizer", path], 1, `--tokenizer ${path}: wanted a tokenizer.json, a folder with one`);
-  }
-  await refuse(["--tokenizer", join(folder, "x.json")], 1, "x.json: no such file");
-  await refuse(["--tokenizer", join(folder, "x.gguf")], 1, "x.gguf: no such file");
   await assertFails(["train", "--out", model, "--resume", ...use], {
     code: 2,
     parts: ["--tokenizer cannot be given with --resume"],
   });
-  assertEquals(await Deno.stat(join(folder, "out")).catch(() => null), null);
+  assertEquals(await Deno.stat(out).catch(() => null), null);
 });

@@ -54,7 +54,11 @@ const damaged: Record<string, readonly [file: GgufParts | Uint8Array<ArrayBuffer
   ],
   "bytes past the end": [concat(ggufBytes(smallestModel), new Uint8Array(16)), "truncated or damaged"],
   "more values than it has": [{ ...smallestModel, valueCount: huge }, "damaged"],
-  "more tensors than it has": [{ ...smallestModel, tensorCount: huge }, 'it has "" twice'],
+  "more tensors than it has": [{ ...smallestModel, tensorCount: 13n }, 'it has "" twice'],
+  "more tensors than any model has": [
+    { ...smallestModel, tensorCount: huge },
+    "damaged: its header speaks of 9223372036854776000 tensors and 7 values",
+  ],
   "fewer tensors than it has": [{ ...smallestModel, tensorCount: 10n }, "truncated or damaged"],
   "a text longer than the file": [
     withValue("text", concat(u32(8), new Uint8Array(8).fill(0x7f))),

@@ -193,7 +193,16 @@ export function trueTokenizer(files: Files): TrueTokenizer {
     ...[model, added_tokens, normalizer, pre_tokenizer, post_processor, decoder],
     ...[eos_token_id, bos_token, eos_token, chat_template],
   ];
-  return { vocabSize: ids.size, facts: JSON.stringify(facts) };
+  return { vocabSize: ids.size, facts: textOf(facts) };
+}
+
+/** What is nested too deeply to be written is in no original. */
+function textOf(facts: unknown): string {
+  try {
+    return JSON.stringify(facts);
+  } catch {
+    return "nested without end";
+  }
 }
 
 type Fields = Readonly<Record<string, unknown>>;

@@ -63,8 +63,8 @@ export function mutatedJson(json: object, { seed }: { seed: number }): string {
     JSON.stringify(MARK),
     () => pick(VALUES),
   );
-  // A field twice, of which JSON takes the second.
-  if (random.integer(4) === 0) text = text.replace("{", () => `{${JSON.stringify(name)}: ${pick(VALUES)},`);
+  // A field twice.
+  if (random.integer(10) === 0) text = text.replace("{", () => `{${JSON.stringify(name)}: ${pick(VALUES)},`);
   if (random.integer(8) === 0) text = text.slice(0, random.integer(text.length + 1));
   if (random.integer(8) === 0) text = withFlippedBits(text, random);
   return text;
