@@ -13,6 +13,7 @@ import {
 } from "../model/forward.ts";
 import { ConfigError, type ModelConfig } from "../model/config.ts";
 import { tokenRoom } from "../model/generate.ts";
+import { parseJson } from "../model/json_text.ts";
 import { ParameterLayout } from "../model/parameter_layout.ts";
 import type { Routing } from "../model/selection.ts";
 import { DTYPE_HELP, matrixChoice } from "./dtype_flags.ts";
@@ -144,11 +145,11 @@ async function readInput(
   { ids: path, gradients }: ForwardFlags,
   { config: { vocabSize } }: { config: ModelConfig },
 ): Promise<ForwardInput> {
-  const text = await Deno.readTextFile(path);
-  const parsed = idsSchema.safeParse(parseJson(text, path));
   function fail(reason: string): never {
     throw new ConfigError(`Cannot use --ids ${path}: ${reason}`);
   }
+  const text = await Deno.readTextFile(path);
+  const parsed = idsSchema.safeParse(parseJson(text, (problem) => fail(`it ${problem}`)));
   if (!parsed.success) {
     return fail(`${parsed.error.issues[0]!.path.join(".")}: ${parsed.error.issues[0]!.message}`);
   }
@@ -164,14 +165,6 @@ async function readInput(
   const largest = [...ids, ...targets ?? []].flat().reduce((a, b) => Math.max(a, b), 0);
   if (largest >= vocabSize) fail(`id ${largest} is outside the vocabulary of ${vocabSize}`);
   return { ids, targets };
-}
-
-function parseJson(text: string, path: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch (cause) {
-    throw new ConfigError(`Cannot use --ids ${path}: it is not JSON`, { cause });
-  }
 }
 
 /** Through the cache only the cross-entropy is computed: the other terms belong to a whole batch. */

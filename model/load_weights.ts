@@ -72,7 +72,7 @@ export function planWeights(
   const matrices: MatrixPlan[] = [];
   const tensors: { tensor: Tensor; weight: WantedWeight }[] = [];
   const weights = arrangeWeights<Matrix>(config, {
-    matrix(names, shape) {
+    matrix(names, shape): Matrix {
       const parts = names.map((name) => wanted.get(name)!);
       const isEmbedding = !names[0]!.startsWith("model.layers.");
       const format = matrixFormat(isEmbedding ? embeddingChoice : choice, { file, parts, columns: shape[1] });
@@ -83,7 +83,7 @@ export function planWeights(
       matrices.push({ matrix, parts });
       return matrix;
     },
-    tensor(name, shape) {
+    tensor(name, shape): Tensor {
       storedFormat(file, { name, shape });
       const tensor = createTensor(device, { shape, label: name });
       tensors.push({ tensor, weight: { name, shape } });

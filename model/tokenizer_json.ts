@@ -1,7 +1,10 @@
 /** Tokenizers of other people's models: `tokenizer.json` and the files beside it. */
 import { join } from "@std/path";
 import { z } from "zod";
+import { parseJson } from "./json_text.ts";
+import { misspelledName } from "./misspelled_name.ts";
 import { CheckpointError } from "./safetensors.ts";
+import { readTextFile } from "./text_file.ts";
 import { textRules, textStream } from "./text_stream.ts";
 import type { EncodeOptions, Tokenizer } from "./tokenizer.ts";
 import { surroundings, textEncoder } from "./tokenizer_encoder.ts";
@@ -121,15 +124,15 @@ export async function readTokenizerFiles(
   { name = "tokenizer.json", eosTokenId }: { name?: string; eosTokenId?: unknown } = {},
 ): Promise<TokenizerFiles> {
   const path = join(folder, name);
-  const tokenizer = await readJson(path, z.unknown());
+  const tokenizer = await readJson(path);
   if (tokenizer === undefined) {
     throw new CheckpointError(
       `Cannot load ${path}: no such file; a tokenizer in another form becomes one by save_pretrained of transformers`,
     );
   }
-  const named = await readJson(join(folder, "special_tokens_map.json"), tokensSchema);
-  const config = await readJson(join(folder, "tokenizer_config.json"), configSchema);
-  const generation = await readJson(join(folder, "generation_config.json"), generationSchema);
+  const named = await readSettings(join(folder, "special_tokens_map.json"), tokensSchema);
+  const config = await readSettings(join(folder, "tokenizer_config.json"), configSchema);
+  const generation = await readSettings(join(folder, "generation_config.json"), generationSchema);
   const template = await readTextIfThere(join(folder, "chat_template.jinja"));
   const endIds = check(endIdsSchema, eosTokenId, `${join(folder, "config.json")}: field "eos_token_id"`);
   return {
@@ -153,30 +156,35 @@ export async function readTokenizer(
   return jsonTokenizer(await readTokenizerFiles(folder, options));
 }
 
+/** Undefined where there is no such file. */
 async function readTextIfThere(path: string): Promise<string | undefined> {
-  try {
-    return new TextDecoder("utf-8", { fatal: true }).decode(await Deno.readFile(path));
-  } catch (cause) {
-    if (cause instanceof Deno.errors.NotFound) return undefined;
-    if (cause instanceof TypeError) {
-      throw new CheckpointError(`Cannot load ${path}: it is not UTF-8`, { cause });
-    }
-    throw cause;
-  }
+  return await readTextFile(path).catch((error) => {
+    if (error.cause instanceof Deno.errors.NotFound) return undefined;
+    throw error;
+  });
 }
 
 /** Undefined where there is no such file. */
-async function readJson<T>(path: string, schema: z.ZodType<T>): Promise<T | undefined> {
+async function readJson(path: string): Promise<unknown> {
   const text = await readTextIfThere(path);
-  return text === undefined ? undefined : check(schema, parse(text, path), path);
+  return text === undefined ? undefined : parseJson(text, (problem) => {
+    throw new CheckpointError(`Cannot load ${path}: it ${problem}`);
+  });
 }
 
-function parse(text: string, path: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch (cause) {
-    throw new CheckpointError(`Cannot load ${path}: it is not JSON`, { cause });
-  }
+/** The fields of a file of settings; undefined where there is no such file. */
+async function readSettings<T extends object>(
+  path: string,
+  schema: z.ZodType<T> & { readonly shape: object },
+): Promise<T | undefined> {
+  const json = await readJson(path);
+  if (json === undefined) return undefined;
+  const settings = check(schema, json, path);
+  const found = misspelledName(Object.keys(settings), Object.keys(schema.shape));
+  if (found === null) return settings;
+  throw new CheckpointError(
+    `Cannot load ${path}: unknown field "${found.name}"; correct its name if it is ${found.meant}`,
+  );
 }
 
 function check<T>(schema: z.ZodType<T>, value: unknown, source: string): T {

@@ -134,9 +134,17 @@ export interface TokenizerParts {
   readonly model: BpeModel;
 }
 
+/** Of a file; `padding` and `truncation` are for batches of texts, and count for nothing here. */
+const FIELDS = [
+  ...["version", "truncation", "padding", "added_tokens", "normalizer", "pre_tokenizer"],
+  ...["post_processor", "decoder", "model"],
+];
+
 /** Checks the parts of a parsed `tokenizer.json`; `fail` gets one line on the first that cannot be used. */
 export function parseTokenizer(json: unknown, fail: (text: string) => never): TokenizerParts {
   const file = isRecord(json) ? json : fail("it is not a JSON object");
+  const unknown = Object.keys(file).find((name) => !FIELDS.includes(name));
+  if (unknown !== undefined) fail(`it has the unknown field "${unknown}"`);
 
   function part<T>(name: string, schema: z.ZodType<T>, value = file[name]): T {
     if (!Object.hasOwn(file, name)) fail(`its field "${name}" is missing`);
@@ -146,15 +154,13 @@ export function parseTokenizer(json: unknown, fail: (text: string) => never): To
   /** A component's steps: none for null, those of a sequence one after the other. */
   function steps<T>(name: string, { list, schema }: { list: string; schema: z.ZodType<T> }): T[] {
     function flat(component: unknown): T[] {
-      const sequence = z.object({ type: z.literal("Sequence"), [list]: z.array(z.unknown()) }).safeParse(
-        component,
-      );
-      return sequence.success
-        ? (sequence.data[list] as unknown[]).flatMap(flat)
-        : [part(name, schema, component)];
+      if (!isRecord(component) || component.type !== "Sequence") return [part(name, schema, component)];
+      const sequence = z.strictObject({ type: z.literal("Sequence"), [list]: z.array(z.unknown()) });
+      return (part(name, sequence, component)[list] as unknown[]).flatMap(flat);
     }
     return part(name, z.unknown()) === null ? [] : flat(file[name]);
   }
+  if (Object.hasOwn(file, "version")) part("version", z.literal("1.0"));
   return {
     addedTokens: part("added_tokens", z.array(addedToken)),
     normalizer: steps("normalizer", { list: "normalizers", schema: normalizerStep }),

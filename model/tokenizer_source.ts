@@ -15,8 +15,9 @@ export type TokenizerSource = "byte" | TokenizerFiles;
 export function tokenizerFor(source: TokenizerSource, { config }: { config: ModelConfig }): Tokenizer {
   const tokenizer = source === "byte" ? byteTokenizer : jsonTokenizer(source);
   if (tokenizer.vocabSize > config.vocabSize) {
+    const of = source === "byte" ? "" : ` of ${source.source}`;
     throw new ConfigError(
-      `Cannot use the tokenizer: it has ${tokenizer.vocabSize} tokens, the model ${config.vocabSize} (vocab_size); ` +
+      `Cannot use the tokenizer${of}: it has ${tokenizer.vocabSize} tokens, the model ${config.vocabSize} (vocab_size); ` +
         "take the model's own, or a model with a larger vocabulary",
     );
   }

@@ -81,6 +81,14 @@ folderTest("a folder's files are read as far as they exist", async (folder) => {
   await assertRejects(() => ends("2"), CheckpointError, 'config.json: field "eos_token_id"');
   await write("tokenizer_config.json", { eos_token: 5 });
   await assertRejects(() => ends(), CheckpointError, 'tokenizer_config.json: field "eos_token"');
+  await write("tokenizer_config.json", { eos_tokem: "<|endoftext|>" });
+  await assertRejects(
+    () => ends(),
+    CheckpointError,
+    'unknown field "eos_tokem"; correct its name if it is eos_token',
+  );
+  await write("tokenizer_config.json", '{"eos_token": "a", "eos_token": "b"}');
+  await assertRejects(() => ends(), CheckpointError, 'it has the field "eos_token" twice');
   await write("tokenizer.json", "{");
   await assertRejects(() => ends(), CheckpointError, "tokenizer.json: it is not JSON");
   await Deno.remove(join(folder, "tokenizer.json"));
@@ -89,6 +97,9 @@ folderTest("a folder's files are read as far as they exist", async (folder) => {
 
 const damages: readonly (readonly [part: string, change: Change])[] = [
   ['field "decoder" is missing', (json) => delete json.decoder],
+  ['has the unknown field "models"', (json) => json.models = json.model],
+  ['its version is "2.0", expected "1.0"', (json) => json.version = "2.0"],
+  ['its pre_tokenizer has the unknown field "name"', (json) => json.pre_tokenizer.name = "x"],
   ["its model has vocab [], expected an object", (json) => json.model.vocab = []],
   ['its model has type "Unigram", expected "BPE"', (json) => json.model.type = "Unigram"],
   ['token "Ġthe" has the id "3"', (json) => json.model.vocab["Ġthe"] = "3"],
