@@ -1,6 +1,6 @@
 /** What commands share that write a model in another form. */
 import { ValidationError } from "@cliffy/command";
-import type { ConversionProgress } from "../model/convert_weights.ts";
+import type { ConversionProgress } from "../model/files/convert_weights.ts";
 import { openProgress, type Progress } from "./progress.ts";
 import type { Terminal } from "./terminal.ts";
 

@@ -1,14 +1,14 @@
 import { Command } from "@cliffy/command";
 import { plot } from "asciichart";
-import { frequencyBaseline } from "../model/byte_frequency.ts";
-import { hasWeights } from "../model/checkpoint.ts";
+import { frequencyBaseline } from "../model/text/byte_frequency.ts";
+import { hasWeights } from "../model/files/checkpoint.ts";
 import { ConfigError, type ModelConfig } from "../model/config.ts";
-import { type Dataset, readTokens, splitTokens } from "../model/dataset.ts";
+import { type Dataset, readTokens, splitTokens } from "../model/text/dataset.ts";
 import { generate } from "../model/generate.ts";
 import { parameterCount, unrolledParameterCount } from "../model/parameters.ts";
 import { presetConfig } from "../model/presets.ts";
 import type { StepReport } from "../model/train.ts";
-import { byteTokenizer } from "../model/tokenizer.ts";
+import { byteTokenizer } from "../model/text/tokenizer.ts";
 import { loadModel, openNamedDevice } from "./session.ts";
 import { colorDepth, openTerminal, type Terminal } from "./terminal.ts";
 import { cadenceOf, flagsOf, mergeFlags, settingsOf } from "./train_flags.ts";

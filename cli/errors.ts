@@ -2,9 +2,9 @@
 import { ValidationError } from "@cliffy/command";
 import { GpuError, GpuUnavailableError, MemoryError } from "../gpu/errors.ts";
 import { ConfigError } from "../model/config.ts";
-import { DataError } from "../model/documents.ts";
-import { PullError } from "../model/pull_error.ts";
-import { CheckpointError } from "../model/safetensors.ts";
+import { DataError } from "../model/text/documents.ts";
+import { PullError } from "../model/exchange/pull_error.ts";
+import { CheckpointError } from "../model/files/safetensors.ts";
 import { TrainingError } from "../model/train.ts";
 
 /** What the program tells the shell. */

@@ -1,11 +1,11 @@
 import { Command, ValidationError } from "@cliffy/command";
-import { openCheckpoint } from "../model/checkpoint_source.ts";
+import { openCheckpoint } from "../model/files/checkpoint_source.ts";
 import type { ModelConfig } from "../model/config.ts";
-import { exportAuthors } from "../model/export_authors.ts";
-import type { FolderOptions } from "../model/export_folder.ts";
-import { exportGguf } from "../model/export_gguf.ts";
-import { exportHuggingFace } from "../model/export_hf.ts";
-import { readTokenizerIfAny } from "../model/model_folder.ts";
+import { exportAuthors } from "../model/exchange/export_authors.ts";
+import type { FolderOptions } from "../model/exchange/export_folder.ts";
+import { exportGguf } from "../model/exchange/export_gguf.ts";
+import { exportHuggingFace } from "../model/exchange/export_hf.ts";
+import { readTokenizerIfAny } from "../model/files/model_folder.ts";
 import { convertVisibly, dtypeFlag } from "./conversion.ts";
 import { openTerminal } from "./terminal.ts";
 

@@ -13,7 +13,7 @@ import {
 } from "../model/forward.ts";
 import { ConfigError, type ModelConfig } from "../model/config.ts";
 import { tokenRoom } from "../model/generate.ts";
-import { parseJson } from "../model/json_text.ts";
+import { parseJson } from "../model/files/json_text.ts";
 import { ParameterLayout } from "../model/parameter_layout.ts";
 import type { Routing } from "../model/selection.ts";
 import { DTYPE_HELP, matrixChoice } from "./dtype_flags.ts";

@@ -1,10 +1,10 @@
 import { Command, ValidationError } from "@cliffy/command";
-import { chatTemplate } from "../model/chat_template.ts";
-import { openCheckpoint } from "../model/checkpoint_source.ts";
+import { chatTemplate } from "../model/text/chat_template.ts";
+import { openCheckpoint } from "../model/files/checkpoint_source.ts";
 import { ConfigError } from "../model/config.ts";
 import { generate, type GeneratedToken, type GenerateOptions, tokenRoom } from "../model/generate.ts";
-import type { Tokenizer } from "../model/tokenizer.ts";
-import { tokenizerFor, type TokenizerSource } from "../model/tokenizer_source.ts";
+import type { Tokenizer } from "../model/text/tokenizer.ts";
+import { tokenizerFor, type TokenizerSource } from "../model/text/tokenizer_source.ts";
 import { DTYPE_HELP, KV_DTYPE_HELP, kvDtypeFlag, matrixChoice } from "./dtype_flags.ts";
 import { InterruptedError } from "./errors.ts";
 import { loadWeights, openNamedDevice } from "./session.ts";

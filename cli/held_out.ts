@@ -1,9 +1,9 @@
 /** Texts to measure a model on, and how they are cut. */
-import { readTrainingState } from "../model/checkpoint.ts";
-import type { CheckpointSource } from "../model/checkpoint_source.ts";
-import { readTokens } from "../model/dataset.ts";
-import { DataError } from "../model/documents.ts";
-import type { Tokenizer } from "../model/tokenizer.ts";
+import { readTrainingState } from "../model/files/checkpoint.ts";
+import type { CheckpointSource } from "../model/files/checkpoint_source.ts";
+import { readTokens } from "../model/text/dataset.ts";
+import { DataError } from "../model/text/documents.ts";
+import type { Tokenizer } from "../model/text/tokenizer.ts";
 import type { Terminal } from "./terminal.ts";
 import { inheritedFlags } from "./train_flags.ts";
 

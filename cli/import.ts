@@ -1,7 +1,7 @@
 import { Command } from "@cliffy/command";
-import { openCheckpoint } from "../model/checkpoint_source.ts";
-import { importModel } from "../model/import_model.ts";
-import { readTokenizerIfAny } from "../model/model_folder.ts";
+import { openCheckpoint } from "../model/files/checkpoint_source.ts";
+import { importModel } from "../model/exchange/import_model.ts";
+import { readTokenizerIfAny } from "../model/files/model_folder.ts";
 import { convertVisibly, dtypeFlag } from "./conversion.ts";
 import { openTerminal } from "./terminal.ts";
 

@@ -1,6 +1,6 @@
 /** metrics.jsonl: one JSON object for each step of a run. */
 import { join } from "@std/path";
-import { replaceFile, writeAll } from "../model/files.ts";
+import { replaceFile, writeAll } from "../model/files/whole_file.ts";
 import type { RouterHealth } from "../model/router_health.ts";
 import type { StepReport } from "../model/train.ts";
 

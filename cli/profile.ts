@@ -1,7 +1,7 @@
 import { Command, ValidationError } from "@cliffy/command";
 import type { GpuDevice } from "../gpu/device.ts";
 import { readbackMode } from "../gpu/readback.ts";
-import { openCheckpoint } from "../model/checkpoint_source.ts";
+import { openCheckpoint } from "../model/files/checkpoint_source.ts";
 import { ConfigError, type ModelConfig } from "../model/config.ts";
 import type { MatrixChoice } from "../model/load_weights.ts";
 import type { ModelWeights } from "../model/model_weights.ts";

@@ -1,7 +1,7 @@
 import { Command, ValidationError } from "@cliffy/command";
 import { join } from "@std/path";
 import { formatBytes } from "../gpu/memory.ts";
-import type { Hub } from "../model/hub.ts";
+import type { Hub } from "../model/exchange/hub.ts";
 import { openProgress } from "./progress.ts";
 import { openTerminal } from "./terminal.ts";
 
@@ -36,7 +36,7 @@ export function pullCommand(): Command<any> {
 
 async function run({ out, file = [], quiet }: PullFlags, model: string): Promise<void> {
   // What it takes from the Hub's package and the platform loads slowly, and no other command needs it.
-  const { parseSource, planPull, pullFiles } = await import("../model/pull.ts");
+  const { parseSource, planPull, pullFiles } = await import("../model/exchange/pull.ts");
   const source = parseSource(model);
   if (!source) {
     throw new ValidationError(`The model is "${model}", wanted hf:OWNER/NAME or hf:OWNER/NAME@REVISION`);

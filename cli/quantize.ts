@@ -1,6 +1,6 @@
 import { Command, ValidationError } from "@cliffy/command";
 import { PACKED_FORMATS, type PackedFormat } from "../gpu/packed_matrix.ts";
-import { type CheckpointSource, openCheckpoint } from "../model/checkpoint_source.ts";
+import { type CheckpointSource, openCheckpoint } from "../model/files/checkpoint_source.ts";
 import { type ComparedWindow, compareText } from "../model/compare_text.ts";
 import { type ComparisonReport, comparisonReport } from "../model/comparison_report.ts";
 import {
@@ -8,7 +8,7 @@ import {
   quantizationPlan,
   type QuantizationReport,
   quantizeCheckpoint,
-} from "../model/quantize.ts";
+} from "../model/files/quantize.ts";
 import { readHeldOut, SEQUENCE_LENGTH, windowLength } from "./held_out.ts";
 import { openProgress } from "./progress.ts";
 import { quantizeJson, quantizeText } from "./quantize_report.ts";

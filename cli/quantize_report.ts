@@ -4,7 +4,7 @@ import type { PackedFormat } from "../gpu/packed_matrix.ts";
 import { elementCount } from "../gpu/tensor.ts";
 import type { ComparisonReport } from "../model/comparison_report.ts";
 import type { Estimate } from "../model/evaluation_report.ts";
-import { bitsPerWeight, type QuantizationReport } from "../model/quantize.ts";
+import { bitsPerWeight, type QuantizationReport } from "../model/files/quantize.ts";
 import { table } from "./table.ts";
 
 export interface QuantizeResult {

@@ -2,7 +2,7 @@
 import { type GpuDevice, openDevice } from "../gpu/device.ts";
 import { MemoryError } from "../gpu/errors.ts";
 import { formatBytes, planAllocator } from "../gpu/memory.ts";
-import { type CheckpointSource, openCheckpoint } from "../model/checkpoint_source.ts";
+import { type CheckpointSource, openCheckpoint } from "../model/files/checkpoint_source.ts";
 import { ConfigError, type ModelConfig } from "../model/config.ts";
 import {
   fillWeights,
@@ -13,8 +13,8 @@ import {
 } from "../model/load_weights.ts";
 import type { ModelWeights } from "../model/model_weights.ts";
 import { presetConfig, presetNames } from "../model/presets.ts";
-import type { Tokenizer } from "../model/tokenizer.ts";
-import { tokenizerFor } from "../model/tokenizer_source.ts";
+import type { Tokenizer } from "../model/text/tokenizer.ts";
+import { tokenizerFor } from "../model/text/tokenizer_source.ts";
 import { openProgress } from "./progress.ts";
 import type { Terminal } from "./terminal.ts";
 

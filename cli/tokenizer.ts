@@ -1,12 +1,12 @@
 import { Command, ValidationError } from "@cliffy/command";
 import { dirname, join } from "@std/path";
 import { formatBytes } from "../gpu/memory.ts";
-import { bpeTokenizerConfig, bpeTokenizerJson } from "../model/bpe_json.ts";
-import { type BpeVocabulary, trainBpe } from "../model/bpe_trainer.ts";
-import { countWords } from "../model/bpe_words.ts";
+import { bpeTokenizerConfig, bpeTokenizerJson } from "../model/text/bpe_json.ts";
+import { type BpeVocabulary, trainBpe } from "../model/text/bpe_trainer.ts";
+import { countWords } from "../model/text/bpe_words.ts";
 import { ConfigError } from "../model/config.ts";
-import { dataBytes, DataError, readDocuments } from "../model/documents.ts";
-import { replaceFile, writeAll } from "../model/files.ts";
+import { dataBytes, DataError, readDocuments } from "../model/text/documents.ts";
+import { replaceFile, writeAll } from "../model/files/whole_file.ts";
 import { InterruptedError } from "./errors.ts";
 import { openProgress } from "./progress.ts";
 import { openTerminal, type Terminal } from "./terminal.ts";

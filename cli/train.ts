@@ -1,14 +1,14 @@
 import { Command } from "@cliffy/command";
 import { formatBytes } from "../gpu/memory.ts";
 import { MemoryError } from "../gpu/errors.ts";
-import { hasWeights } from "../model/checkpoint.ts";
+import { hasWeights } from "../model/files/checkpoint.ts";
 import { ConfigError, type ModelConfig } from "../model/config.ts";
-import { type Dataset, readTokens, splitTokens } from "../model/dataset.ts";
+import { type Dataset, readTokens, splitTokens } from "../model/text/dataset.ts";
 import { flopsPerToken } from "../model/flops.ts";
 import { parameterCount, unrolledParameterCount } from "../model/parameters.ts";
 import { INIT_METHODS } from "../model/initialize_from.ts";
-import type { Tokenizer } from "../model/tokenizer.ts";
-import { tokenizerFor, type TokenizerSource } from "../model/tokenizer_source.ts";
+import type { Tokenizer } from "../model/text/tokenizer.ts";
+import { tokenizerFor, type TokenizerSource } from "../model/text/tokenizer_source.ts";
 import { evaluationSequences, type TrainSettings } from "../model/train.ts";
 import { trainingMemory } from "../model/training.ts";
 import { hostMemory, openNamedDevice } from "./session.ts";

@@ -1,7 +1,7 @@
 /** The settings of `mor train`: flags over a --config file over what a resumed run was started with over defaults. */
 import { ValidationError } from "@cliffy/command";
 import { z } from "zod";
-import { hasWeights, readTrainingState } from "../model/checkpoint.ts";
+import { hasWeights, readTrainingState } from "../model/files/checkpoint.ts";
 import { ConfigError } from "../model/config.ts";
 import { INIT_METHODS, type InitMethod } from "../model/initialize_from.ts";
 import { DEFAULT_OPTIMIZER } from "../model/optimizer.ts";

@@ -1,12 +1,12 @@
 /** What a run trains, and what its tokens are. */
 import { ValidationError } from "@cliffy/command";
 import { basename, dirname, join } from "@std/path";
-import { readConfigFile } from "../model/checkpoint.ts";
-import { openCheckpoint } from "../model/checkpoint_source.ts";
+import { readConfigFile } from "../model/files/checkpoint.ts";
+import { openCheckpoint } from "../model/files/checkpoint_source.ts";
 import { ConfigError, type ModelConfig } from "../model/config.ts";
 import { presetConfig, presetNames } from "../model/presets.ts";
-import { jsonTokenizer, readTokenizerFiles, type TokenizerFiles } from "../model/tokenizer_json.ts";
-import type { TokenizerSource } from "../model/tokenizer_source.ts";
+import { jsonTokenizer, readTokenizerFiles, type TokenizerFiles } from "../model/text/tokenizer_json.ts";
+import type { TokenizerSource } from "../model/text/tokenizer_source.ts";
 import { required, type ResolvedFlags } from "./train_flags.ts";
 
 /**

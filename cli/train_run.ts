@@ -1,13 +1,13 @@
 /** Driving a training run: progress, metrics, samples, Ctrl-C. */
 import type { GpuDevice } from "../gpu/device.ts";
-import { hasWeights } from "../model/checkpoint.ts";
+import { hasWeights } from "../model/files/checkpoint.ts";
 import type { ModelConfig, TokenChoiceConfig } from "../model/config.ts";
-import type { Dataset } from "../model/dataset.ts";
+import type { Dataset } from "../model/text/dataset.ts";
 import { generate } from "../model/generate.ts";
 import type { ParameterViews } from "../model/parameter_layout.ts";
 import { COLLAPSED_FRACTION, collapsedDepth, CollapseWatch } from "../model/router_health.ts";
-import type { Tokenizer } from "../model/tokenizer.ts";
-import type { TokenizerSource } from "../model/tokenizer_source.ts";
+import type { Tokenizer } from "../model/text/tokenizer.ts";
+import type { TokenizerSource } from "../model/text/tokenizer_source.ts";
 import { type StepReport, train, type TrainCadence, type TrainSettings } from "../model/train.ts";
 import { InterruptedError, isFileError, RunFileError } from "./errors.ts";
 import { MetricsLog } from "./metrics.ts";

@@ -6,7 +6,7 @@ import type { Allocator } from "../gpu/memory.ts";
 import { readTensors } from "../gpu/readback.ts";
 import { createTensor, type Tensor } from "../gpu/tensor.ts";
 import { ConfigError, type ModelConfig } from "./config.ts";
-import type { Batch } from "./dataset.ts";
+import type { Batch } from "./text/dataset.ts";
 import { Evaluator } from "./evaluate.ts";
 import type { ModelWeights } from "./model_weights.ts";
 import { checkFinite, runWindows, type WindowRunner, type WindowShape, windowSums } from "./text_windows.ts";

@@ -2,7 +2,7 @@
 import { z } from "zod";
 import { hasUnsharedEnds, type ModelConfig, type RecursionConfig } from "./config.ts";
 import { brief, type Fail, firstIssue, LIMITS, type ModelFields, modelSchema } from "./config_schema.ts";
-import { misspelledName } from "./misspelled_name.ts";
+import { misspelledName } from "./files/misspelled_name.ts";
 import { toSnakeCase } from "./snake_case.ts";
 
 /** Fields that change the computation, with the only value that this program has; absent and null stand for it. */

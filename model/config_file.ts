@@ -7,8 +7,8 @@
 import { ConfigError, type ModelConfig } from "./config.ts";
 import { checkComputation, checkNames, checkSizes } from "./config_checks.ts";
 import { firstIssue, modelFields, modelSchema } from "./config_schema.ts";
-import { parseJson } from "./json_text.ts";
-import { oneLine } from "./one_line.ts";
+import { parseJson } from "./files/json_text.ts";
+import { oneLine } from "./files/one_line.ts";
 import { parseRope, ropeScalingToJson } from "./rope_config.ts";
 import { toCamelCase, toSnakeCase } from "./snake_case.ts";
 

@@ -4,7 +4,7 @@ import type { GpuDevice } from "../gpu/device.ts";
 import { readTensors } from "../gpu/readback.ts";
 import { writeTensor } from "../gpu/tensor.ts";
 import type { ModelConfig } from "./config.ts";
-import type { Batch } from "./dataset.ts";
+import type { Batch } from "./text/dataset.ts";
 import type { ModelWeights } from "./model_weights.ts";
 import { depthFractions, selectionsOf } from "./router_health.ts";
 import { transformerForward, transformerLosses } from "./transformer.ts";

@@ -7,7 +7,7 @@ import type { Allocator } from "../gpu/memory.ts";
 import { readTensors } from "../gpu/readback.ts";
 import type { TensorData } from "../gpu/tensor.ts";
 import type { ModelConfig } from "./config.ts";
-import type { Batch } from "./dataset.ts";
+import type { Batch } from "./text/dataset.ts";
 import { packingTensors, rowDepths, stepRows } from "./depths.ts";
 import { Evaluator } from "./evaluate.ts";
 import type { ModelWeights } from "./model_weights.ts";

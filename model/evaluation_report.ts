@@ -1,6 +1,6 @@
 /** From the sums of an evaluated text to the figures that people compare. */
 import type { EvaluatedBatch, LossSum, StepDecisions } from "./evaluate_text.ts";
-import type { Tokenizer } from "./tokenizer.ts";
+import type { Tokenizer } from "./text/tokenizer.ts";
 
 /** A mean and how far it may be off by the luck of the text; null for a text of one window, which tells nothing. */
 export interface Estimate {

@@ -14,7 +14,7 @@ import { allocateCache } from "./kv_cache.ts";
 import type { ModelWeights } from "./model_weights.ts";
 import type { ParameterLayout } from "./parameter_layout.ts";
 import { GREEDY } from "./sampling.ts";
-import { writeSafetensors } from "./safetensors_writer.ts";
+import { writeSafetensors } from "./files/safetensors_writer.ts";
 import { type LossTerms, lossTerms } from "./training.ts";
 import { transformerBackward, transformerForward, transformerLosses } from "./transformer.ts";
 import { parameterSources } from "./weights.ts";

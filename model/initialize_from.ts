@@ -6,7 +6,7 @@
  */
 import type { GpuDevice } from "../gpu/device.ts";
 import { elementCount, writeTensor } from "../gpu/tensor.ts";
-import type { CheckpointSource } from "./checkpoint_source.ts";
+import type { CheckpointSource } from "./files/checkpoint_source.ts";
 import {
   ConfigError,
   hasUnsharedEnds,
@@ -18,7 +18,7 @@ import { modelConfigToJson } from "./config_file.ts";
 import type { ParameterLayout, ParameterViews } from "./parameter_layout.ts";
 import { layerPlan, parameterTable } from "./parameters.ts";
 import { permutation, uniform } from "./random.ts";
-import { readWeight, type WeightFile } from "./weight_file.ts";
+import { readWeight, type WeightFile } from "./files/weight_file.ts";
 import { initializeWeights, parameterTensor } from "./weights.ts";
 
 /**

@@ -15,16 +15,16 @@ import {
 import { createTensor, elementCount, type Tensor, viewTensor, writeTensor } from "../gpu/tensor.ts";
 import type { ModelConfig } from "./config.ts";
 import { arrangeWeights, type ModelWeights } from "./model_weights.ts";
-import { decodeNumbers, encodeNumbers } from "./number_formats.ts";
+import { decodeNumbers, encodeNumbers } from "./files/number_formats.ts";
 import { parameterTable } from "./parameters.ts";
-import { CheckpointError } from "./safetensors.ts";
+import { CheckpointError } from "./files/safetensors.ts";
 import {
   storedFormat,
   type StoredRows,
   storedRows,
   type WantedWeight,
   type WeightFile,
-} from "./weight_file.ts";
+} from "./files/weight_file.ts";
 
 /** Formats of matrices on the device. */
 export const MATRIX_FORMATS = ["f32", ...PACKED_FORMATS] as const;

@@ -1,6 +1,6 @@
 /** Named model shapes. */
 import { ConfigError, type ModelConfig } from "./config.ts";
-import { byteTokenizer } from "./tokenizer.ts";
+import { byteTokenizer } from "./text/tokenizer.ts";
 
 const LLAMA = {
   rmsNormEps: 1e-5,

@@ -2,8 +2,8 @@
 import { setImmediate } from "node:timers";
 import type { GpuDevice } from "../gpu/device.ts";
 import { type Allocator, BufferScope } from "../gpu/memory.ts";
-import type { Batch } from "./dataset.ts";
-import { CheckpointError } from "./safetensors.ts";
+import type { Batch } from "./text/dataset.ts";
+import { CheckpointError } from "./files/safetensors.ts";
 
 /** How a text is cut. */
 export interface WindowShape {

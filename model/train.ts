@@ -6,12 +6,12 @@
  */
 import { setImmediate } from "node:timers";
 import type { GpuDevice } from "../gpu/device.ts";
-import { createCheckpointFolder, loadTraining, readTrainingState, saveTraining } from "./checkpoint.ts";
-import { openCheckpoint } from "./checkpoint_source.ts";
-import type { TokenizerSource } from "./tokenizer_source.ts";
+import { createCheckpointFolder, loadTraining, readTrainingState, saveTraining } from "./files/checkpoint.ts";
+import { openCheckpoint } from "./files/checkpoint_source.ts";
+import type { TokenizerSource } from "./text/tokenizer_source.ts";
 import { ConfigError, type ModelConfig } from "./config.ts";
 import { modelConfigToJson } from "./config_file.ts";
-import { type Dataset, evaluationBatches, trainingBatch, windowCount } from "./dataset.ts";
+import { type Dataset, evaluationBatches, trainingBatch, windowCount } from "./text/dataset.ts";
 import { type Evaluation, Evaluator } from "./evaluate.ts";
 import type { OptimizerSettings } from "./optimizer.ts";
 import type { ParameterViews } from "./parameter_layout.ts";

@@ -7,7 +7,7 @@ import { MemoryError } from "../gpu/errors.ts";
 import { readTensor, readTensors } from "../gpu/readback.ts";
 import { writeTensor } from "../gpu/tensor.ts";
 import { capacityWarmup, type ModelConfig } from "./config.ts";
-import type { Batch } from "./dataset.ts";
+import type { Batch } from "./text/dataset.ts";
 import { auxiliaryCoefficient, zCoefficient } from "./expert_choice.ts";
 import {
   allocateOptimizer,

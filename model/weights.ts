@@ -5,8 +5,8 @@ import { elementCount, type Tensor, viewTensor, writeTensor } from "../gpu/tenso
 import type { ParameterLayout, ParameterViews } from "./parameter_layout.ts";
 import type { ParameterSpec } from "./parameters.ts";
 import { fillNormal, uniform } from "./random.ts";
-import type { TensorSource } from "./safetensors_writer.ts";
-import { readWeight, type WeightFile } from "./weight_file.ts";
+import type { TensorSource } from "./files/safetensors_writer.ts";
+import { readWeight, type WeightFile } from "./files/weight_file.ts";
 
 /** The region of one named weight in a flat array, without padding rows. */
 export function parameterTensor(layout: ParameterLayout, { flat }: ParameterViews, name: string): Tensor {

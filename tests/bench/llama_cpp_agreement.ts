@@ -10,7 +10,7 @@ import { table } from "../../cli/table.ts";
 import type { GpuDevice } from "../../gpu/device.ts";
 import { ConfigError } from "../../model/config.ts";
 import { toSnakeCase } from "../../model/snake_case.ts";
-import { tokenizerFor } from "../../model/tokenizer_source.ts";
+import { tokenizerFor } from "../../model/text/tokenizer_source.ts";
 import type { Agreement } from "./llama_cpp_distance.ts";
 import { note } from "./llama_cpp_lines.ts";
 import { compareLogits, meanCrossEntropy } from "./llama_cpp_logits.ts";

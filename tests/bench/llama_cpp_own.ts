@@ -4,7 +4,7 @@ import type { GpuDevice } from "../../gpu/device.ts";
 import { BufferScope } from "../../gpu/memory.ts";
 import { readTensor } from "../../gpu/readback.ts";
 import { writeTensor } from "../../gpu/tensor.ts";
-import { type CheckpointSource, openCheckpoint } from "../../model/checkpoint_source.ts";
+import { type CheckpointSource, openCheckpoint } from "../../model/files/checkpoint_source.ts";
 import { Decoder } from "../../model/decoder.ts";
 import { fillWeights, planWeights } from "../../model/load_weights.ts";
 import type { ModelWeights } from "../../model/model_weights.ts";

@@ -1,7 +1,7 @@
 /** Starts llama_cpp_worker.ts and asks it. */
 import { fromFileUrl, join } from "@std/path";
 import { ConfigError } from "../../model/config.ts";
-import { CheckpointError } from "../../model/safetensors.ts";
+import { CheckpointError } from "../../model/files/safetensors.ts";
 import type { GgufFormat } from "./llama_cpp_convert.ts";
 import { lines, writeLine } from "./llama_cpp_lines.ts";
 import type {

@@ -1,9 +1,9 @@
 /** Memory and time of loading a model: `deno task bench loading MODEL [FORMAT]`. */
 import type { GpuDevice } from "../../gpu/device.ts";
 import { formatBytes } from "../../gpu/memory.ts";
-import { openCheckpoint } from "../../model/checkpoint_source.ts";
+import { openCheckpoint } from "../../model/files/checkpoint_source.ts";
 import { fillWeights, type MatrixChoice, planWeights } from "../../model/load_weights.ts";
-import { tokenizerFor } from "../../model/tokenizer_source.ts";
+import { tokenizerFor } from "../../model/text/tokenizer_source.ts";
 import { print } from "./report.ts";
 
 /** Loads weights and tokenizer once, as every command does, and shows the process's largest resident memory on the way. */

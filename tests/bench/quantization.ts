@@ -1,17 +1,17 @@
 /** What fewer bits cost and bring: `deno task bench quantization MODEL TEXT [TOKENS]`, a row for each format. */
 import type { GpuDevice } from "../../gpu/device.ts";
 import { formatBytes } from "../../gpu/memory.ts";
-import { type CheckpointSource, openCheckpoint } from "../../model/checkpoint_source.ts";
+import { type CheckpointSource, openCheckpoint } from "../../model/files/checkpoint_source.ts";
 import { compareText } from "../../model/compare_text.ts";
 import { type ComparisonReport, comparisonReport } from "../../model/comparison_report.ts";
-import { readTokens } from "../../model/dataset.ts";
+import { readTokens } from "../../model/text/dataset.ts";
 import { Decoder } from "../../model/decoder.ts";
 import type { Estimate } from "../../model/evaluation_report.ts";
 import { fillWeights, MATRIX_FORMATS, type MatrixFormat, planWeights } from "../../model/load_weights.ts";
 import type { ModelWeights } from "../../model/model_weights.ts";
 import { parameterCount } from "../../model/parameters.ts";
-import { bitsPerWeight, quantizationPlan } from "../../model/quantize.ts";
-import { tokenizerFor } from "../../model/tokenizer_source.ts";
+import { bitsPerWeight, quantizationPlan } from "../../model/files/quantize.ts";
+import { tokenizerFor } from "../../model/text/tokenizer_source.ts";
 import { median, print, REPEATS } from "./report.ts";
 
 const PROMPT = 128;

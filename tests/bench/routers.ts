@@ -2,9 +2,9 @@
 import { join } from "@std/path";
 import type { GpuDevice } from "../../gpu/device.ts";
 import { BufferScope } from "../../gpu/memory.ts";
-import { hasWeights, loadWeights, readTrainingState } from "../../model/checkpoint.ts";
+import { hasWeights, loadWeights, readTrainingState } from "../../model/files/checkpoint.ts";
 import type { ModelConfig } from "../../model/config.ts";
-import { type Dataset, readTokens, splitTokens } from "../../model/dataset.ts";
+import { type Dataset, readTokens, splitTokens } from "../../model/text/dataset.ts";
 import { evaluateText, routingsDiffer } from "../../model/evaluate_text.ts";
 import {
   type Estimate,
@@ -15,7 +15,7 @@ import {
 import { ParameterLayout } from "../../model/parameter_layout.ts";
 import { parameterCount } from "../../model/parameters.ts";
 import { presetConfig } from "../../model/presets.ts";
-import { byteTokenizer } from "../../model/tokenizer.ts";
+import { byteTokenizer } from "../../model/text/tokenizer.ts";
 import { train, type TrainOptions } from "../../model/train.ts";
 import { cadenceOf, mergeFlags, settingsOf } from "../../cli/train_flags.ts";
 import { print } from "./report.ts";

@@ -1,7 +1,7 @@
 /** `mor generate --chat`, and where a text ends, on a model with a chat template. */
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { join } from "@std/path";
-import { readTokenizer } from "../../model/tokenizer_json.ts";
+import { readTokenizer } from "../../model/text/tokenizer_json.ts";
 import { assertFails, corpus, morDone } from "../support/program.ts";
 import { smallRun } from "../support/small_run.ts";
 

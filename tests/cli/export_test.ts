@@ -1,7 +1,7 @@
 /** `mor export` from end to end, on models that have been trained for some steps. */
 import { assertEquals, assertStringIncludes } from "@std/assert";
 import { join } from "@std/path";
-import { openGguf } from "../../model/gguf_file.ts";
+import { openGguf } from "../../model/files/gguf_file.ts";
 import { assertFails, morDone } from "../support/program.ts";
 import { smallRun } from "../support/small_run.ts";
 

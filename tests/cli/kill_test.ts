@@ -1,7 +1,7 @@
 /** A run that is killed again and again: whatever the moment, its checkpoint is whole and it goes on. */
 import { assert, assertEquals } from "@std/assert";
 import { join } from "@std/path";
-import { hasWeights, readTrainingState } from "../../model/checkpoint.ts";
+import { hasWeights, readTrainingState } from "../../model/files/checkpoint.ts";
 import { folderTest, morDone, outcomeOf, programCommand, start, waitFor } from "../support/program.ts";
 import { createRandom } from "../support/random.ts";
 import { assertSameCheckpoints, checkpointTensors, smallRun } from "../support/small_run.ts";

@@ -1,7 +1,7 @@
 /** `mor tokenizer train`; the vocabulary itself is tested in tests/model/bpe_trainer_test.ts. */
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { join } from "@std/path";
-import { readTokenizer } from "../../model/tokenizer_json.ts";
+import { readTokenizer } from "../../model/text/tokenizer_json.ts";
 import { assertFails, corpus, folderTest, mor, morDone, programCommand, start } from "../support/program.ts";
 
 const FILES = ["tokenizer.json", "tokenizer_config.json"];

@@ -3,7 +3,7 @@ import { assert, assertAlmostEquals, assertEquals } from "@std/assert";
 import { fromFileUrl, join } from "@std/path";
 import { parameterCount } from "../../model/parameters.ts";
 import { presetConfig } from "../../model/presets.ts";
-import { readTokenizer } from "../../model/tokenizer_json.ts";
+import { readTokenizer } from "../../model/text/tokenizer_json.ts";
 import { decodeAll } from "../support/decode.ts";
 import { assertFails, corpus, folderTest, morDone } from "../support/program.ts";
 import { assertSameCheckpoints, savedStep, smallRun, writeConfig } from "../support/small_run.ts";

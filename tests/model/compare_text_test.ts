@@ -8,9 +8,9 @@ import { ConfigError, type ModelConfig } from "../../model/config.ts";
 import { evaluateText } from "../../model/evaluate_text.ts";
 import { evaluationReport } from "../../model/evaluation_report.ts";
 import { fillWeights, planWeights } from "../../model/load_weights.ts";
-import { decodeNumbers, encodeNumbers } from "../../model/number_formats.ts";
-import { CheckpointError } from "../../model/safetensors.ts";
-import { readWeight, type WeightFile } from "../../model/weight_file.ts";
+import { decodeNumbers, encodeNumbers } from "../../model/files/number_formats.ts";
+import { CheckpointError } from "../../model/files/safetensors.ts";
+import { readWeight, type WeightFile } from "../../model/files/weight_file.ts";
 import { crossEntropy } from "../reference/cross_entropy.ts";
 import * as reference from "../reference/divergence.ts";
 import {

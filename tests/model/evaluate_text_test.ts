@@ -4,7 +4,7 @@ import type { GpuDevice } from "../../gpu/device.ts";
 import type { ModelConfig } from "../../model/config.ts";
 import { type EvaluatedBatch, evaluateText } from "../../model/evaluate_text.ts";
 import { evaluationReport } from "../../model/evaluation_report.ts";
-import { CheckpointError } from "../../model/safetensors.ts";
+import { CheckpointError } from "../../model/files/safetensors.ts";
 import type { Routing } from "../../model/selection.ts";
 import { crossEntropy } from "../reference/cross_entropy.ts";
 import { decidingRouter } from "../reference/expert_choice.ts";

@@ -7,7 +7,7 @@ import {
   lossGap,
   meanPerToken,
 } from "../../model/evaluation_report.ts";
-import { byteTokenizer } from "../../model/tokenizer.ts";
+import { byteTokenizer } from "../../model/text/tokenizer.ts";
 
 Deno.test("meanPerToken of equal windows is the mean of their means, with its standard error", () => {
   const windows = [2, 4, 6].map((loss) => ({ tokens: 2, loss }));

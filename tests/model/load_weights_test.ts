@@ -5,10 +5,10 @@ import { isPacked } from "../../gpu/packed_matrix.ts";
 import type { ModelConfig } from "../../model/config.ts";
 import { forwardCached, forwardCausal, type Model as GpuModel } from "../../model/forward.ts";
 import { fillWeights, formatCounts, type MatrixChoice, planWeights } from "../../model/load_weights.ts";
-import { decodeNumbers, type EncodedFormat, encodeNumbers } from "../../model/number_formats.ts";
+import { decodeNumbers, type EncodedFormat, encodeNumbers } from "../../model/files/number_formats.ts";
 import { ParameterLayout } from "../../model/parameter_layout.ts";
 import { parameterTable, routerTable } from "../../model/parameters.ts";
-import { CheckpointError } from "../../model/safetensors.ts";
+import { CheckpointError } from "../../model/files/safetensors.ts";
 import {
   randomIds,
   tinyConfig,

@@ -4,12 +4,12 @@ import { assertClose } from "../support/close.ts";
 import { assertEquals, assertLess, assertNotEquals, assertRejects, assertStringIncludes } from "@std/assert";
 import type { GpuDevice } from "../../gpu/device.ts";
 import { writeTensor } from "../../gpu/tensor.ts";
-import { readTrainingState } from "../../model/checkpoint.ts";
+import { readTrainingState } from "../../model/files/checkpoint.ts";
 import { ConfigError, type ExpertChoiceConfig } from "../../model/config.ts";
-import { type Dataset, splitTokens } from "../../model/dataset.ts";
+import { type Dataset, splitTokens } from "../../model/text/dataset.ts";
 import { DEFAULT_OPTIMIZER } from "../../model/optimizer.ts";
 import { presetConfig } from "../../model/presets.ts";
-import { byteTokenizer } from "../../model/tokenizer.ts";
+import { byteTokenizer } from "../../model/text/tokenizer.ts";
 import { NO_WARMUP } from "../../model/training.ts";
 import {
   evaluationSequences,

@@ -2,9 +2,9 @@
 import { join } from "@std/path";
 import type { ModelConfig } from "../../model/config.ts";
 import { modelConfigToJson } from "../../model/config_file.ts";
-import { encodeNumbers } from "../../model/number_formats.ts";
+import { encodeNumbers } from "../../model/files/number_formats.ts";
 import { parameterTable } from "../../model/parameters.ts";
-import { type TensorSource, writeSafetensors } from "../../model/safetensors_writer.ts";
+import { type TensorSource, writeSafetensors } from "../../model/files/safetensors_writer.ts";
 import { tinyConfig, tinyRecursiveConfig, tinyRouter } from "../reference/tiny_model.ts";
 import { array, concat, ggufBytes, smallestModel, text, texts, u32, uint32 } from "./gguf_bytes.ts";
 import { seededNumbers } from "./memory_weights.ts";

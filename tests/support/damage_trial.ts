@@ -2,14 +2,14 @@
 import { assert, assertEquals, assertLess, assertMatch } from "@std/assert";
 import { join } from "@std/path";
 import { planAllocator } from "../../gpu/memory.ts";
-import { chatTemplate } from "../../model/chat_template.ts";
-import { openCheckpoint } from "../../model/checkpoint_source.ts";
+import { chatTemplate } from "../../model/text/chat_template.ts";
+import { openCheckpoint } from "../../model/files/checkpoint_source.ts";
 import { ConfigError, type ModelConfig } from "../../model/config.ts";
 import { planWeights } from "../../model/load_weights.ts";
 import { parameterTable } from "../../model/parameters.ts";
-import { CheckpointError } from "../../model/safetensors.ts";
-import { tokenizerFor } from "../../model/tokenizer_source.ts";
-import { readWeight } from "../../model/weight_file.ts";
+import { CheckpointError } from "../../model/files/safetensors.ts";
+import { tokenizerFor } from "../../model/text/tokenizer_source.ts";
+import { readWeight } from "../../model/files/weight_file.ts";
 import type { DamageModel, Files } from "./damage_models.ts";
 import { trueModel, type TrueTensor, trueTokenizer } from "./damage_truth.ts";
 

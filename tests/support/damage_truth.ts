@@ -1,5 +1,5 @@
 /** What a model's files say, read without the product: every tensor's numbers, and the configuration. */
-import { decodeNumbers, type NumberFormat } from "../../model/number_formats.ts";
+import { decodeNumbers, type NumberFormat } from "../../model/files/number_formats.ts";
 import { ggufAnatomy } from "./damage_gguf.ts";
 import type { Files } from "./damage_models.ts";
 import { safetensorsAnatomy } from "./damage_safetensors.ts";

@@ -1,4 +1,4 @@
-import type { DecodeOptions, Tokenizer } from "../../model/tokenizer.ts";
+import type { DecodeOptions, Tokenizer } from "../../model/text/tokenizer.ts";
 
 /** The text of a list of tokens. */
 export function decodeAll(tokenizer: Tokenizer, ids: readonly number[], options?: DecodeOptions): string {

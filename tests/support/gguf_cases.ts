@@ -1,9 +1,9 @@
 /** Models of `fixtures/export/gguf`: small ones that llama.cpp ran, their weights set by `EXPORT_SEED`. */
 import type { ModelConfig } from "../../model/config.ts";
-import { ggufTokenizer } from "../../model/gguf_tokenizer.ts";
-import type { EncodedFormat } from "../../model/number_formats.ts";
-import type { TokenizerFiles } from "../../model/tokenizer_json.ts";
-import type { TokenizerSource } from "../../model/tokenizer_source.ts";
+import { ggufTokenizer } from "../../model/text/gguf_tokenizer.ts";
+import type { EncodedFormat } from "../../model/files/number_formats.ts";
+import type { TokenizerFiles } from "../../model/text/tokenizer_json.ts";
+import type { TokenizerSource } from "../../model/text/tokenizer_source.ts";
 import { tinyConfig } from "../reference/tiny_model.ts";
 import { vanillaCase } from "./export_cases.ts";
 import { fixtureFiles } from "./tokenizer_fixture.ts";

@@ -1,9 +1,9 @@
 /** Weight files in memory, for what reads and writes checkpoints. */
 import type { ModelConfig } from "../../model/config.ts";
-import { encodeNumbers, type NumberFormat, rowBytes } from "../../model/number_formats.ts";
+import { encodeNumbers, type NumberFormat, rowBytes } from "../../model/files/number_formats.ts";
 import { type ParameterSpec, parameterTable } from "../../model/parameters.ts";
 import { fillNormal, uniform } from "../../model/random.ts";
-import type { RowRange, WeightEntry, WeightFile } from "../../model/weight_file.ts";
+import type { RowRange, WeightEntry, WeightFile } from "../../model/files/weight_file.ts";
 
 /** A tensor's bytes with what a file says of it. */
 export interface MemoryWeight extends WeightEntry {

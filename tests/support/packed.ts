@@ -6,7 +6,7 @@ import {
   type PackedMatrix,
   PackedWriter,
 } from "../../gpu/packed_matrix.ts";
-import { decodeNumbers, encodeNumbers } from "../../model/number_formats.ts";
+import { decodeNumbers, encodeNumbers } from "../../model/files/number_formats.ts";
 
 /** A matrix (N, K) on the device, written in two parts, and its numbers. */
 export function uploadPacked(

@@ -2,9 +2,9 @@
 import { createHash } from "node:crypto";
 import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
 import { join } from "@std/path";
-import type { ModelSource } from "../../model/hub.ts";
-import { planPull, pullFiles, type PullPlan } from "../../model/pull.ts";
-import { PullError } from "../../model/pull_error.ts";
+import type { ModelSource } from "../../model/exchange/hub.ts";
+import { planPull, pullFiles, type PullPlan } from "../../model/exchange/pull.ts";
+import { PullError } from "../../model/exchange/pull_error.ts";
 import { type HubServer, type HubState, serveHub } from "./hub_server.ts";
 
 /** Name of the model that the Hub knows. */

@@ -1,7 +1,7 @@
 /** A training run of a second or two, and what it leaves behind. */
 import { assertEquals } from "@std/assert";
 import { join } from "@std/path";
-import { readTrainingState } from "../../model/checkpoint.ts";
+import { readTrainingState } from "../../model/files/checkpoint.ts";
 import { modelConfigToJson } from "../../model/config_file.ts";
 import { presetConfig } from "../../model/presets.ts";
 import { type GoldenTensor, readTensors } from "./golden.ts";

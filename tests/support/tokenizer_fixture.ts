@@ -1,5 +1,5 @@
 /** The small tokenizers of fixtures/tokenizer and what Hugging Face's library makes of nasty lines with them. */
-import type { TokenizerConfig, TokenizerFiles } from "../../model/tokenizer_json.ts";
+import type { TokenizerConfig, TokenizerFiles } from "../../model/text/tokenizer_json.ts";
 
 const folder = new URL("../../fixtures/tokenizer/", import.meta.url);
 

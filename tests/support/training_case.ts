@@ -1,10 +1,10 @@
 /** Freshly initialised models and batches of a short text, to train for some steps. */
 import type { GpuDevice } from "../../gpu/device.ts";
 import type { ExpertChoiceConfig, ModelConfig, TokenChoiceConfig } from "../../model/config.ts";
-import { type Batch, splitTokens, trainingBatch } from "../../model/dataset.ts";
+import { type Batch, splitTokens, trainingBatch } from "../../model/text/dataset.ts";
 import { DEFAULT_OPTIMIZER } from "../../model/optimizer.ts";
 import { presetConfig } from "../../model/presets.ts";
-import { byteTokenizer } from "../../model/tokenizer.ts";
+import { byteTokenizer } from "../../model/text/tokenizer.ts";
 import {
   allocateTraining,
   type RouterWarmup,
