@@ -89,13 +89,13 @@ async function checkTiedHead(file: WeightFile, config: ModelConfig): Promise<voi
 
 async function openGgufCheckpoint(path: string): Promise<CheckpointSource> {
   using file = await openGguf(path);
-  const { metadata } = file;
+  const { header, metadata } = file;
   const config = ggufModelConfig(file);
   const isByte = metadata[OWN_TOKENIZER] === "byte";
   return {
     path,
     config: isByte ? { ...config, tokenizer: "byte" } : config,
-    openWeights: () => openGguf(path),
+    openWeights: () => openGguf(path, { header }),
     readTokenizer: () =>
       Promise.resolve(isByte ? "byte" : ggufTokenizer(metadata, { source: basename(path) })),
   };

@@ -1,6 +1,6 @@
 /** Llama models in llama.cpp's GGUF files, under Hugging Face's names and in its order of rows. */
 import { brief } from "../config_schema.ts";
-import { type GgufValue, readGgufHeader } from "./gguf_header.ts";
+import { type GgufHeader, type GgufValue, readGgufHeader } from "./gguf_header.ts";
 import { huggingFaceName, ROPE_FACTORS, rowInGguf } from "./gguf_names.ts";
 import { type PlacedTensor, placeTensors } from "./gguf_tensors.ts";
 import { decodeNumbers, rowBytes } from "./number_formats.ts";
@@ -9,6 +9,8 @@ import type { RowRange, WeightEntry, WeightFile } from "./weight_file.ts";
 
 /** An open GGUF file of a Llama model. */
 export interface GgufFile extends WeightFile {
+  readonly header: GgufHeader;
+  /** The header's. */
   readonly metadata: Readonly<Record<string, GgufValue>>;
   /** (D/2): a divisor of each rotary frequency; null if the file has none. */
   readonly ropeFactors: Float32Array<ArrayBuffer> | null;
@@ -29,19 +31,26 @@ const ALL: RowRange = { start: 0, count: 1 };
 /**
  * Opens a file whose header, tensors and names have been checked.
  *
+ * @param header Of the same file, to open it again without the time and memory that reading it takes.
  * @throws CheckpointError when the file is damaged, or not a Llama model that this program can run.
  */
-export async function openGguf(path: string): Promise<GgufFile> {
+export async function openGguf(
+  path: string,
+  { header }: { header?: GgufHeader } = {},
+): Promise<GgufFile> {
   const file = await openForReading(path);
   try {
-    return await readGguf(file, path);
+    return await readGguf(file, { path, header: header ?? await readGgufHeader(file, path) });
   } catch (error) {
     file.close();
     throw error;
   }
 }
 
-async function readGguf(file: Deno.FsFile, path: string): Promise<GgufFile> {
+async function readGguf(
+  file: Deno.FsFile,
+  { path, header }: { path: string; header: GgufHeader },
+): Promise<GgufFile> {
   function fail(text: string): never {
     throw new CheckpointError(`Cannot load ${path}: ${text}`);
   }
@@ -54,7 +63,6 @@ async function readGguf(file: Deno.FsFile, path: string): Promise<GgufFile> {
     }
     return bytes;
   }
-  const header = await readGgufHeader(file, path);
   const { metadata } = header;
   checkKind(metadata, fail);
   const tensors = placeTensors(header, { size: (await file.stat()).size, fail });
@@ -63,6 +71,7 @@ async function readGguf(file: Deno.FsFile, path: string): Promise<GgufFile> {
   const entries = nameWeights(tensors, { metadata, fail });
   return {
     path,
+    header,
     metadata,
     entries,
     others: new Map(),
