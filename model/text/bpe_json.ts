@@ -3,7 +3,7 @@ import type { BpeVocabulary } from "./bpe_trainer.ts";
 
 /** What tokenizer.json says, as Hugging Face's library writes it; texts are parted into words as for GPT-2. */
 export function bpeTokenizerJson(
-  { tokens, merges }: BpeVocabulary,
+  { tokens, merges }: Pick<BpeVocabulary, "tokens" | "merges">,
   { specialTokens }: { specialTokens: readonly string[] },
 ): Record<string, unknown> {
   return {
