@@ -1,19 +1,21 @@
 /** What commands share that write a model in another form. */
-import { ValidationError } from "@cliffy/command";
+import { ConfigError } from "../model/config.ts";
+import type { CheckpointSource } from "../model/files/checkpoint_source.ts";
 import type { ConversionProgress } from "../model/files/convert_weights.ts";
+import type { TokenizerSource } from "../model/text/tokenizer_source.ts";
 import { openProgress, type Progress } from "./progress.ts";
 import type { Terminal } from "./terminal.ts";
 
-/**
- * The format that `--dtype` names; null where it is not given.
- *
- * @throws ValidationError for a name that is not known.
- */
-export function dtypeFlag<T extends string>(flag: string | undefined, known: readonly T[]): T | null {
-  if (flag === undefined) return null;
-  const dtype = known.find((name) => name === flag);
-  if (dtype) return dtype;
-  throw new ValidationError(`--dtype is "${flag}", wanted ${known.join(", ")}`);
+/** A model's tokenizer; null if it has none that can be read, which a note says, and then its copy has none either. */
+export async function tokenizerIfAny(
+  source: CheckpointSource,
+  { terminal }: { terminal: Terminal },
+): Promise<TokenizerSource | null> {
+  return await source.readTokenizer().catch((error) => {
+    if (!(error instanceof ConfigError)) throw error;
+    terminal.note(`without a tokenizer: ${error.message}`);
+    return null;
+  });
 }
 
 /** Runs a conversion; shows how far it is where a line can be redrawn. */

@@ -8,17 +8,31 @@ export const DTYPE_HELP = `Keep weights as ${
 }; as the file has them, or f32 where it has another format, unless given.`;
 export const KV_DTYPE_HELP = `Keep keys and values as ${KV_DTYPES.join(" or ")}.`;
 
-/** @throws ValidationError for another value than the formats of matrices. */
-export function matrixChoice(dtype: string | undefined): MatrixChoice {
-  if (dtype === undefined) return "auto";
-  const format = MATRIX_FORMATS.find((known) => known === dtype);
+/**
+ * The format that a flag names.
+ *
+ * @throws ValidationError for a name that is not known.
+ */
+export function formatFlag<T extends string>(
+  name: string,
+  { flag, known }: { flag: string; known: readonly T[] },
+): T {
+  const format = known.find((other) => other === name);
   if (format) return format;
-  throw new ValidationError(`--dtype is "${dtype}", wanted ${MATRIX_FORMATS.join(", ")}`);
+  throw new ValidationError(`${flag} is "${name}", wanted ${known.join(", ")}`);
 }
 
-/** @throws ValidationError for another value than the formats of caches. */
-export function kvDtypeFlag(flag: string): KvDtype {
-  const dtype = KV_DTYPES.find((known) => known === flag);
-  if (dtype) return dtype;
-  throw new ValidationError(`--kv-dtype is "${flag}", wanted ${KV_DTYPES.join(" or ")}`);
+/** `--dtype` of what computes; throws as `formatFlag`. */
+export function matrixChoice(dtype: string | undefined): MatrixChoice {
+  return dtype === undefined ? "auto" : formatFlag(dtype, { flag: "--dtype", known: MATRIX_FORMATS });
+}
+
+/** `--dtype` of what writes files, null if it is not given; throws as `formatFlag`. */
+export function storedDtype<T extends string>(dtype: string | undefined, known: readonly T[]): T | null {
+  return dtype === undefined ? null : formatFlag(dtype, { flag: "--dtype", known });
+}
+
+/** `--kv-dtype`; throws as `formatFlag`. */
+export function kvDtypeFlag(dtype: string): KvDtype {
+  return formatFlag(dtype, { flag: "--kv-dtype", known: KV_DTYPES });
 }

@@ -68,7 +68,7 @@ async function run(flags: EvalFlags, checkpoint: string): Promise<void> {
   const { device, source, config, weights } = await loadModel(checkpoint, { terminal, choice });
   const tokenizer = await tokenizerOf(source);
   const text = await readHeldOut(flags.data, { tokenizer, textField: flags.textField });
-  const sequenceLength = flags.sequenceLength ?? await windowLength(source, { terminal });
+  const sequenceLength = await windowLength(source, { flag: flags.sequenceLength, terminal });
   const tokens = text.subarray(0, (flags.maxTokens ?? Infinity) + 1);
   const shape = { batchSize: flags.batchSize, sequenceLength };
   const routings = await evaluateRoutings(device, {

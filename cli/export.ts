@@ -5,8 +5,8 @@ import { exportAuthors } from "../model/exchange/export_authors.ts";
 import type { FolderOptions } from "../model/exchange/export_folder.ts";
 import { exportGguf } from "../model/exchange/export_gguf.ts";
 import { exportHuggingFace } from "../model/exchange/export_hf.ts";
-import { readTokenizerIfAny } from "../model/files/model_folder.ts";
-import { convertVisibly, dtypeFlag } from "./conversion.ts";
+import { convertVisibly, tokenizerIfAny } from "./conversion.ts";
+import { storedDtype } from "./dtype_flags.ts";
 import { openTerminal } from "./terminal.ts";
 
 interface ExportFlags {
@@ -57,8 +57,8 @@ async function run(flags: ExportFlags, checkpoint: string): Promise<void> {
   const source = await openCheckpoint(checkpoint);
   const { config } = source;
   using weights = await source.openWeights();
-  const tokenizer = await readTokenizerIfAny(source);
-  terminal.note(describe(config) + (tokenizer ? "" : "; the model has no tokenizer that can be read"));
+  terminal.note(describe(config));
+  const tokenizer = await tokenizerIfAny(source, { terminal });
   await convertVisibly(terminal, (onWeight) => write({ config, weights, tokenizer, out, onWeight }));
   terminal.out(`${out}\n`);
 }
@@ -66,7 +66,7 @@ async function run(flags: ExportFlags, checkpoint: string): Promise<void> {
 function exporterOf({ format, dtype: flag }: ExportFlags): Exporter {
   switch (format) {
     case "hf": {
-      const dtype = dtypeFlag(flag, FOLDER_DTYPES);
+      const dtype = storedDtype(flag, FOLDER_DTYPES);
       return {
         write: (model) =>
           model.config.recursion
@@ -79,7 +79,7 @@ function exporterOf({ format, dtype: flag }: ExportFlags): Exporter {
       };
     }
     case "gguf": {
-      const dtype = dtypeFlag(flag, GGUF_DTYPES);
+      const dtype = storedDtype(flag, GGUF_DTYPES);
       return {
         write: (model) => exportGguf({ ...model, dtype }),
         describe: () => "gguf: for llama.cpp, as a Llama model",

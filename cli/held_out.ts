@@ -1,4 +1,5 @@
 /** Texts to measure a model on, and how they are cut. */
+import { ConfigError } from "../model/config.ts";
 import { readTrainingState } from "../model/files/checkpoint.ts";
 import type { CheckpointSource } from "../model/files/checkpoint_source.ts";
 import { readTokens } from "../model/text/dataset.ts";
@@ -24,13 +25,22 @@ export async function readHeldOut(
 }
 
 /**
- * Tokens of a window unless the user says: as in training, since longer windows need positions that the model has not
- * learned.
+ * Tokens of a window: what `--sequence-length` says, or as in training, since longer windows need positions that the
+ * model has not learned.
+ *
+ * @throws ConfigError for more than the model has positions.
  */
 export async function windowLength(
   { path, config: { maxPositionEmbeddings } }: CheckpointSource,
-  { terminal }: { terminal: Terminal },
+  { flag, terminal }: { flag: number | undefined; terminal: Terminal },
 ): Promise<number> {
+  if (flag !== undefined && flag > maxPositionEmbeddings) {
+    throw new ConfigError(
+      `Cannot use windows of ${flag} tokens: the model has ${maxPositionEmbeddings} positions ` +
+        "(max_position_embeddings); lower --sequence-length",
+    );
+  }
+  if (flag !== undefined) return flag;
   const state = await readTrainingState(path).catch(() => null);
   const trained = state && inheritedFlags(state.flags).sequence_length;
   if (trained) {

@@ -1,8 +1,8 @@
 import { Command } from "@cliffy/command";
 import { openCheckpoint } from "../model/files/checkpoint_source.ts";
 import { importModel } from "../model/exchange/import_model.ts";
-import { readTokenizerIfAny } from "../model/files/model_folder.ts";
-import { convertVisibly, dtypeFlag } from "./conversion.ts";
+import { convertVisibly, tokenizerIfAny } from "./conversion.ts";
+import { storedDtype } from "./dtype_flags.ts";
 import { openTerminal } from "./terminal.ts";
 
 interface ImportFlags {
@@ -36,11 +36,10 @@ export function importCommand(): Command<any> {
 }
 
 async function run({ out, dtype: flag, quiet }: ImportFlags, model: string): Promise<void> {
-  const dtype = dtypeFlag(flag, DTYPES);
+  const dtype = storedDtype(flag, DTYPES);
   const terminal = openTerminal({ quiet });
   const source = await openCheckpoint(model);
-  const tokenizer = await readTokenizerIfAny(source);
-  if (!tokenizer) terminal.note("the model has no tokenizer that can be read");
+  const tokenizer = await tokenizerIfAny(source, { terminal });
   await convertVisibly(terminal, (onWeight) => importModel(source, { tokenizer, dtype, out, onWeight }));
   terminal.out(`${out}\n`);
 }

@@ -10,6 +10,7 @@ import { flopsPerToken } from "../model/flops.ts";
 import { cacheBytesPerToken } from "../model/kv_cache.ts";
 import { parameterCount, parameterTable, unrolledParameterCount } from "../model/parameters.ts";
 import { presetNames } from "../model/presets.ts";
+import { holdsShards } from "../model/files/safetensors_shards.ts";
 import { numbersByFormat, type StoredWeight, storedWeights } from "../model/files/stored_weights.ts";
 import type { WantedWeight } from "../model/files/weight_file.ts";
 import { configOf } from "./session.ts";
@@ -74,15 +75,12 @@ async function inspect(model: string, { json }: InspectOptions): Promise<void> {
   terminal.out(rows.map(([name, value]) => `${name!.padEnd(20)}${value}\n`).join(""));
 }
 
-/** Names a folder's weights, or where they lie. */
-const WEIGHTS = /^model\.safetensors(\.index\.json)?$/;
-
 /** A model's weights as they are stored; null for a configuration without any. */
 async function weightsOf(model: string): Promise<StoredWeight[] | null> {
   const { path, config, openWeights } = await openCheckpoint(model);
   if ((await Deno.stat(path)).isDirectory) {
     const names = await Array.fromAsync(Deno.readDir(path), ({ name }) => name);
-    if (!names.some((name) => WEIGHTS.test(name))) return null;
+    if (!holdsShards(names)) return null;
   }
   using file = await openWeights();
   return storedWeights(config, file);

@@ -1,5 +1,5 @@
 import { Command, ValidationError } from "@cliffy/command";
-import { PACKED_FORMATS, type PackedFormat } from "../gpu/packed_matrix.ts";
+import { PACKED_FORMATS } from "../gpu/packed_matrix.ts";
 import { type CheckpointSource, openCheckpoint } from "../model/files/checkpoint_source.ts";
 import { type ComparedWindow, compareText } from "../model/compare_text.ts";
 import { type ComparisonReport, comparisonReport } from "../model/comparison_report.ts";
@@ -9,6 +9,8 @@ import {
   type QuantizationReport,
   quantizeCheckpoint,
 } from "../model/files/quantize.ts";
+import { tokenizerIfAny } from "./conversion.ts";
+import { formatFlag } from "./dtype_flags.ts";
 import { readHeldOut, SEQUENCE_LENGTH, windowLength } from "./held_out.ts";
 import { openProgress } from "./progress.ts";
 import { quantizeJson, quantizeText } from "./quantize_report.ts";
@@ -34,7 +36,7 @@ export function quantizeCommand(): Command<any> {
   return new Command()
     .description(
       "Write a checkpoint in fewer bits. Matrices of layers, embedding and head become f16, or blocks of 32 numbers " +
-        "with a scale, rounded as llama.cpp does; norms and routers stay f32.",
+        "with a scale, rounded as llama.cpp does; norms, routers and matrices whose rows are not multiples of 32 stay f32.",
     )
     .arguments("<checkpoint:string>")
     .option("--format <name:string>", `${PACKED_FORMATS.join(", ")}.`, { required: true })
@@ -66,19 +68,24 @@ async function run(flags: QuantizeFlags, checkpoint: string): Promise<void> {
   const terminal = openTerminal(flags);
   const source = await openCheckpoint(checkpoint);
   const out = flags.dryRun ? null : flags.out!;
+  const text = flags.eval ? await readText(source, { flags, terminal }) : null;
   const weights = await quantize(source, { formats, out, terminal });
-  const comparison = flags.eval ? await compare(source, { formats, out, flags, terminal }) : null;
-  const result = { ...formats, out, weights, comparison };
-  terminal.out(flags.json ? JSON.stringify(quantizeJson(result)) + "\n" : quantizeText(result));
+  let comparison: ComparisonReport | null = null;
+  try {
+    comparison = text && await compare(source, { formats, out, text, terminal });
+  } finally {
+    const result = { ...formats, out, weights, comparison };
+    terminal.out(flags.json ? JSON.stringify(quantizeJson(result)) + "\n" : quantizeText(result));
+  }
 }
 
 function checkFlags(
   { format, embeddingFormat, out, dryRun, eval: texts, sequenceLength, maxTokens }: QuantizeFlags,
 ): QuantizationFormats {
   const formats = {
-    format: packedFormat(format, "--format"),
+    format: formatFlag(format, { flag: "--format", known: PACKED_FORMATS }),
     ...(embeddingFormat !== undefined && {
-      embeddingFormat: packedFormat(embeddingFormat, "--embedding-format"),
+      embeddingFormat: formatFlag(embeddingFormat, { flag: "--embedding-format", known: PACKED_FORMATS }),
     }),
   };
   if (dryRun !== true && out === undefined) throw new ValidationError("Give --out or --dry-run");
@@ -93,23 +100,19 @@ function checkFlags(
   return formats;
 }
 
-function packedFormat(name: string, flag: string): PackedFormat {
-  const format = PACKED_FORMATS.find((known) => known === name);
-  if (format) return format;
-  throw new ValidationError(`${flag} is "${name}", wanted ${PACKED_FORMATS.join(", ")}`);
-}
-
 async function quantize(
   source: CheckpointSource,
   { formats, out, terminal }: { formats: QuantizationFormats; out: string | null; terminal: Terminal },
 ): Promise<QuantizationReport[]> {
   const reports: QuantizationReport[] = [];
+  const tokenizer = out === null ? null : await tokenizerIfAny(source, { terminal });
   const max = quantizationPlan(source.config, formats).length;
   const progress = terminal.isInteractive ? openProgress(terminal, { max, value: 0 }) : null;
   try {
     await quantizeCheckpoint(source, {
       ...formats,
       out,
+      tokenizer,
       onWeight: (report) => {
         reports.push(report);
         progress?.update(reports.length, `tensors ${report.name}`);
@@ -121,23 +124,38 @@ async function quantize(
   return reports;
 }
 
-/** Runs a text through the checkpoint and its quantized form, as written if it was. */
-async function compare(
+/** Tokens to compare on, and how many are in a window. */
+interface ComparedText {
+  readonly tokens: Uint32Array<ArrayBuffer>;
+  readonly sequenceLength: number;
+}
+
+/** Read before anything is written: what is wrong with it shall not cost the work. */
+async function readText(
   source: CheckpointSource,
-  { formats, out, flags, terminal }: {
-    formats: QuantizationFormats;
-    out: string | null;
-    flags: QuantizeFlags;
-    terminal: Terminal;
-  },
-): Promise<ComparisonReport> {
-  const { config } = source;
+  { flags, terminal }: { flags: QuantizeFlags; terminal: Terminal },
+): Promise<ComparedText> {
   const text = await readHeldOut(flags.eval!, {
     tokenizer: await tokenizerOf(source),
     textField: flags.textField,
   });
-  const tokens = text.subarray(0, (flags.maxTokens ?? Infinity) + 1);
-  const sequenceLength = flags.sequenceLength ?? await windowLength(source, { terminal });
+  return {
+    tokens: text.subarray(0, (flags.maxTokens ?? Infinity) + 1),
+    sequenceLength: await windowLength(source, { flag: flags.sequenceLength, terminal }),
+  };
+}
+
+/** Runs a text through the checkpoint and its quantized form, as written if it was. */
+async function compare(
+  source: CheckpointSource,
+  { formats, out, text: { tokens, sequenceLength }, terminal }: {
+    formats: QuantizationFormats;
+    out: string | null;
+    text: ComparedText;
+    terminal: Terminal;
+  },
+): Promise<ComparisonReport> {
+  const { config } = source;
   using device = await openNamedDevice(terminal);
   const reference = { config, weights: await loadWeights(device, { source, choice: "auto", terminal }) };
   const written = out === null ? source : await openCheckpoint(out);

@@ -15,7 +15,8 @@ import {
 import { createTensor, elementCount, type Tensor, viewTensor, writeTensor } from "../gpu/tensor.ts";
 import type { ModelConfig } from "./config.ts";
 import { arrangeWeights, type ModelWeights } from "./model_weights.ts";
-import { decodeNumbers, encodeNumbers } from "./files/number_formats.ts";
+import { convertNumbers } from "./files/convert_numbers.ts";
+import { decodeNumbers } from "./files/number_formats.ts";
 import { parameterTable } from "./parameters.ts";
 import { CheckpointError } from "./files/safetensors.ts";
 import {
@@ -126,7 +127,7 @@ function matrixFormat(
  * Fills planned weights.
  *
  * @param onProgress Called with the numbers filled so far.
- * @throws CheckpointError when the file ends before; RangeError for numbers beyond a packed format's range.
+ * @throws CheckpointError when the file ends before; CheckpointError also for numbers beyond a packed format's range.
  */
 export async function fillWeights(
   device: GpuDevice,
@@ -145,7 +146,7 @@ export async function fillWeights(
     const writer = rowWriter(device, matrix);
     for (const part of parts) {
       for await (const rows of storedRows(file, part)) {
-        writer.write(rows);
+        writer.write(part.name, rows);
         onProgress?.(filled += rows.count * part.shape[1]!);
       }
     }
@@ -155,7 +156,8 @@ export async function fillWeights(
 
 /** What takes the rows of a matrix in order and writes them in its format: as they are stored if that is the same. */
 interface RowWriter {
-  write(rows: StoredRows): void;
+  /** @param name Of the weight that the rows belong to. */
+  write(name: string, rows: StoredRows): void;
   end(): void;
 }
 
@@ -163,16 +165,14 @@ function rowWriter(device: GpuDevice, matrix: Matrix): RowWriter {
   if (isPacked(matrix)) {
     const writer = new PackedWriter(device, matrix);
     return {
-      write: ({ format, bytes }) =>
-        writer.write(
-          format === matrix.format ? bytes : encodeNumbers(matrix.format, decodeNumbers(format, bytes)),
-        ),
+      write: (name, { format, bytes }) =>
+        writer.write(convertNumbers(bytes, { name, from: format, to: matrix.format })),
       end: () => writer.end(),
     };
   }
   let written = 0;
   return {
-    write({ format, bytes }): void {
+    write(_name, { format, bytes }): void {
       const values = decodeNumbers(format, bytes);
       writeTensor(device, viewTensor(matrix, { start: written, shape: [values.length] }), values);
       written += values.length;

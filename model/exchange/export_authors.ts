@@ -1,16 +1,16 @@
 /** Recursive models as folders for the authors' PyTorch code, which trains on several GPUs what outgrows one. */
-import { basename, join, resolve } from "@std/path";
+import { basename, resolve } from "@std/path";
 import { authorsSettings, yamlText } from "./authors_config.ts";
 import { authorsLayout } from "./authors_layout.ts";
 import { authorsReadme } from "./authors_readme.ts";
 import { type FolderOptions, llamaFolder, writeExport } from "./export_folder.ts";
-import { writeText } from "../files/whole_file.ts";
 
 /**
  * Writes config.json, model.safetensors with that code's whole state dict, the run's YAML file, the tokenizer's files and
  * a README of how to go on. The folder's name becomes the run's.
  *
- * @throws ConfigError for a model that the code does not have or a folder that holds one, CheckpointError for missing or damaged weights.
+ * @throws ConfigError for a model that the code does not have or a folder that is not empty, CheckpointError for missing
+ * or damaged weights.
  */
 export async function exportAuthors(options: FolderOptions): Promise<void> {
   const { config, out } = options;
@@ -23,7 +23,8 @@ export async function exportAuthors(options: FolderOptions): Promise<void> {
     architecture: config.router ? "MoRLlamaForCausalLM" : "LlamaForCausalLM",
     layout: authorsLayout(config),
   });
-  await writeExport(options, exported);
-  await writeText(join(out, `${name}.yaml`), yamlText(settings));
-  await writeText(join(out, "README.md"), authorsReadme(config, { name, folder }));
+  await writeExport(options, {
+    ...exported,
+    texts: { [`${name}.yaml`]: yamlText(settings), "README.md": authorsReadme(config, { name, folder }) },
+  });
 }

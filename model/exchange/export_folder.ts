@@ -9,7 +9,7 @@ import {
   convertedFormats,
   convertedRows,
 } from "../files/convert_weights.ts";
-import { writeJson } from "../files/whole_file.ts";
+import { writeJson, writeText } from "../files/whole_file.ts";
 import { makeModelFolder } from "../files/model_folder.ts";
 import type { NumberFormat } from "../files/number_formats.ts";
 import type { ParameterSpec } from "../parameters.ts";
@@ -93,11 +93,13 @@ function configJson(
   return {
     // A file that does not name these tokens means Llama 2's.
     bos_token_id: config.tokenizer === "byte" ? byteTokenizer.endOfText : null,
-    eos_token_id: endTokens.length > 1 ? endTokens : endTokens[0] ?? null,
+    eos_token_id: null,
     hidden_act: "silu",
     attention_bias: false,
     mlp_bias: false,
     ...json,
+    // All of them: generation_config.json may name more than the model's own config.json.
+    ...(endTokens.length > 0 && { eos_token_id: endTokens.length > 1 ? endTokens : endTokens[0] }),
     ...(recursion ? { recursion, router, kv_cache } : {}),
     model_type: "llama",
     architectures: [architecture],
@@ -106,22 +108,28 @@ function configJson(
 }
 
 /**
- * Writes the folder, the weights first: one without a config.json is no model yet.
+ * Writes the folder.
  *
- * @throws ConfigError for a folder that holds a model, CheckpointError for numbers beyond a format's range.
+ * @param texts Further files by their names.
+ * @throws ConfigError for a folder that is not empty, CheckpointError for numbers beyond a format's range.
  */
 export async function writeExport(
   { config, tokenizer, out, onWeight }: FolderOptions,
-  { json, tensors }: ExportedFolder,
+  { json, tensors, texts }: ExportedFolder & { texts: Readonly<Record<string, string>> },
 ): Promise<void> {
-  await makeModelFolder(out);
-  await writeSafetensors(join(out, "model.safetensors"), {
-    tensors: announced(tensors, onWeight),
-    metadata: { format: "pt" },
+  await makeModelFolder(out, {
+    fill: async (folder) => {
+      await writeSafetensors(join(folder, "model.safetensors"), {
+        tensors: announced(tensors, onWeight),
+        metadata: { format: "pt" },
+      });
+      if (tokenizer) {
+        const maxPositions = config.maxPositionEmbeddings;
+        const files = tokenizer === "byte" ? byteTokenizerFiles({ maxPositions }) : tokenizer;
+        await writeTokenizerFiles(folder, files);
+      }
+      await writeJson(join(folder, "config.json"), json);
+      for (const [name, text] of Object.entries(texts)) await writeText(join(folder, name), text);
+    },
   });
-  if (tokenizer) {
-    const maxPositions = config.maxPositionEmbeddings;
-    await writeTokenizerFiles(out, tokenizer === "byte" ? byteTokenizerFiles({ maxPositions }) : tokenizer);
-  }
-  await writeJson(join(out, "config.json"), json);
 }

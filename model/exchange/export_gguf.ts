@@ -2,7 +2,8 @@
 import { basename, dirname } from "@std/path";
 import { elementCount } from "../../gpu/tensor.ts";
 import { ConfigError, type ModelConfig } from "../config.ts";
-import { announced, convertedFormats, convertedRows, convertNumbers } from "../files/convert_weights.ts";
+import { convertNumbers } from "../files/convert_numbers.ts";
+import { announced, convertedFormats, convertedRows } from "../files/convert_weights.ts";
 import type { ExportOptions } from "./export_folder.ts";
 import { ggufModelFields, ggufRopeFactors } from "../files/gguf_model_fields.ts";
 import { ggufName, ROPE_FACTORS, rowInGguf } from "../files/gguf_names.ts";

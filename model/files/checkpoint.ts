@@ -130,6 +130,9 @@ export async function loadTraining(
   await loadParameters(device, { layout, views: optimizer.secondMoments, file, prefix: MOMENTS.second });
 }
 
+/** Training states and what a killed run left of one; what else lies there is the user's. */
+const STATE = /^\.?step-\d+\.safetensors/;
+
 function statePath(folder: string, step: number): string {
   return join(folder, TRAINING, `step-${step}.safetensors`);
 }
@@ -137,6 +140,6 @@ function statePath(folder: string, step: number): string {
 async function removeOtherStates(folder: string, step: number): Promise<void> {
   const kept = `step-${step}.safetensors`;
   for await (const { name } of Deno.readDir(join(folder, TRAINING))) {
-    if (name !== kept) await Deno.remove(join(folder, TRAINING, name));
+    if (STATE.test(name) && name !== kept) await Deno.remove(join(folder, TRAINING, name));
   }
 }

@@ -8,7 +8,7 @@ import { ggufTokenizer } from "../text/gguf_tokenizer.ts";
 import { OWN_TOKENIZER } from "../text/gguf_words.ts";
 import { importAuthorsWeights, isAuthorsLayout } from "../exchange/import_authors.ts";
 import { CheckpointError } from "./safetensors.ts";
-import { openShards } from "./safetensors_shards.ts";
+import { holdsShards, openShards } from "./safetensors_shards.ts";
 import { readTokenizerFiles } from "../text/tokenizer_json.ts";
 import type { TokenizerSource } from "../text/tokenizer_source.ts";
 import { areEqual, type WeightFile } from "./weight_file.ts";
@@ -27,13 +27,15 @@ export interface CheckpointSource {
 }
 
 /**
- * Opens a folder with a config.json, a GGUF file, or a folder whose only model is a GGUF file.
+ * Opens a folder with a config.json and safetensors, a GGUF file, or a folder whose only model is a GGUF file.
  *
  * @throws CheckpointError or ConfigError for what is no model, or none that this program can run.
  */
 export async function openCheckpoint(path: string): Promise<CheckpointSource> {
-  const info = await Deno.stat(path).catch(() => null);
-  if (!info) throw new CheckpointError(`Cannot load ${path}: no such file or folder`);
+  const info = await Deno.stat(path).catch((cause) => {
+    if (!(cause instanceof Deno.errors.NotFound || cause instanceof Deno.errors.NotADirectory)) throw cause;
+    throw new CheckpointError(`Cannot load ${path}: no such file or folder`, { cause });
+  });
   if (info.isFile) {
     if (path.endsWith(".gguf")) return await openGgufCheckpoint(path);
     throw new CheckpointError(
@@ -42,7 +44,7 @@ export async function openCheckpoint(path: string): Promise<CheckpointSource> {
   }
   const names = (await Array.fromAsync(Deno.readDir(path))).map(({ name }) => name);
   const ggufs = names.filter((name) => name.endsWith(".gguf")).sort();
-  if (names.includes("config.json") || ggufs.length === 0) return await openFolder(path);
+  if (holdsShards(names) || ggufs.length === 0) return await openFolder(path);
   if (ggufs.length === 1) return await openGgufCheckpoint(join(path, ggufs[0]!));
   throw new CheckpointError(`Cannot load ${path}: it has several models, name one of ${ggufs.join(", ")}`);
 }

@@ -2,9 +2,10 @@
 import { planAllocator } from "../../gpu/memory.ts";
 import type { ModelConfig } from "../config.ts";
 import { planWeights } from "../load_weights.ts";
-import { decodeNumbers, type EncodedFormat, type NumberFormat } from "./number_formats.ts";
+import { convertNumbers } from "./convert_numbers.ts";
+import type { EncodedFormat, NumberFormat } from "./number_formats.ts";
 import { type ParameterSpec, parameterTable } from "../parameters.ts";
-import { encodeWeight, quantizationPlan } from "./quantize.ts";
+import { quantizationPlan, reducibleMatrices } from "./quantize.ts";
 import { storedFormat, storedRows, type WantedWeight, type WeightFile } from "./weight_file.ts";
 
 /** What is written, as far as it goes. */
@@ -18,7 +19,7 @@ export interface ConversionProgress {
 /**
  * The format of each weight in the new file, by its name.
  *
- * @param dtype That of matrices; norms and routers are f32 then, as `quantizationPlan` has it. Null: as they are stored.
+ * @param dtype That of matrices, blocks where their rows are whole blocks; all else is f32 then. Null: as they are stored.
  * @param canKeep Whether the new file can hold a weight as it is stored; if not, it becomes f32.
  * @throws CheckpointError for a missing weight, another shape, or one that the model has no place for.
  */
@@ -31,6 +32,10 @@ export function convertedFormats<Kept extends NumberFormat>(
   },
 ): Map<string, Kept | EncodedFormat> {
   planWeights(planAllocator(), { config, file, choice: "auto" });
+  if (dtype === "f16") {
+    const reducible = reducibleMatrices(config);
+    return new Map(parameterTable(config).map(({ name }) => [name, reducible.has(name) ? "f16" : "f32"]));
+  }
   if (dtype !== null && dtype !== "f32") {
     return new Map(quantizationPlan(config, { format: dtype }).map(({ name, format }) => [name, format]));
   }
@@ -40,20 +45,6 @@ export function convertedFormats<Kept extends NumberFormat>(
       return [spec.name, dtype === null && canKeep(stored, spec) ? stored : "f32"];
     }),
   );
-}
-
-/**
- * Numbers of a weight in another format: bytes as they are if it is theirs.
- *
- * @throws CheckpointError for numbers beyond its range.
- */
-export function convertNumbers(
-  bytes: Uint8Array<ArrayBuffer>,
-  { name, from, to }: { name: string; from: NumberFormat; to: NumberFormat },
-): Uint8Array<ArrayBuffer> {
-  if (from === to) return bytes;
-  // Formats that cannot be encoded are kept, if anything.
-  return encodeWeight({ name, format: to as EncodedFormat }, decodeNumbers(from, bytes));
 }
 
 /** A weight's rows in another format, some at a time; throws as `storedRows` and `convertNumbers`. */

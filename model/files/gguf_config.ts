@@ -41,6 +41,9 @@ const metadataSchema = z.object({
   "tokenizer.ggml.eos_token_id": z.int().optional(),
 });
 
+/** The key of a token that plays a part in texts. */
+const OTHER_TOKEN = /^tokenizer\.ggml\.[a-z]{3}_token_id$/;
+
 /** Keys of these groups say how the model computes. */
 const COMPUTATION = /^llama\.(attention|rope)\./;
 
@@ -65,7 +68,10 @@ export function ggufModelConfig(
     COMPUTATION.test(key) && !Object.hasOwn(metadataSchema.shape, key)
   );
   if (unknown !== undefined) fail(`it has "${unknown}", which this program does not know`);
-  const found = misspelledName(Object.keys(metadata), Object.keys(metadataSchema.shape));
+  const known = Object.keys(metadataSchema.shape);
+  // There are tokens besides those that count here.
+  const names = Object.keys(metadata).filter((name) => known.includes(name) || !OTHER_TOKEN.test(name));
+  const found = misspelledName(names, known);
   if (found) fail(`it has the unknown key ${found.name}, but no ${found.meant}`);
   const { data } = parsed;
   const { "tokenizer.ggml.bos_token_id": bos, "tokenizer.ggml.eos_token_id": eos } = data;

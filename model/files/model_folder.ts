@@ -1,34 +1,50 @@
-/** What the folders have in common that models are written into: a place without a model, and words about the weights. */
+/** What the folders have in common that models are written into: they come into being whole, and say how weights lie. */
+import { dirname, resolve } from "@std/path";
 import { BLOCK_LENGTH } from "../../gpu/packed_matrix.ts";
-import type { CheckpointSource } from "./checkpoint_source.ts";
 import { ConfigError, type ModelConfig } from "../config.ts";
 import type { SafetensorsFormat } from "./safetensors_writer.ts";
-import type { TokenizerSource } from "../text/tokenizer_source.ts";
-
-/** Files of weights, whoever wrote them. */
-const WEIGHTS = /\.(safetensors|safetensors\.index\.json|bin|gguf)$/;
+import { syncFolder } from "./whole_file.ts";
 
 /**
- * Makes a folder for a model, if it is not there.
+ * Makes a model's folder: under another name until everything is in it, so that it is there whole or not at all.
  *
- * @throws ConfigError when a model is in it.
+ * @param fill Writes the files into the folder that it gets.
+ * @throws ConfigError when the folder is there already and not empty.
  */
-export async function makeModelFolder(folder: string): Promise<void> {
-  await Deno.mkdir(folder, { recursive: true });
-  const names = await Array.fromAsync(Deno.readDir(folder), ({ name }) => name);
-  if (names.some((name) => WEIGHTS.test(name))) {
-    throw new ConfigError(`Cannot write to ${folder}: it holds a checkpoint already; name another folder`);
+export async function makeModelFolder(
+  folder: string,
+  { fill }: { fill: (unfinished: string) => Promise<void> },
+): Promise<void> {
+  const path = resolve(folder);
+  const isThere = await isFolder(path);
+  if (isThere && (await Array.fromAsync(Deno.readDir(path))).length > 0) {
+    throw new ConfigError(`Cannot write to ${folder}: it is not empty; name another folder`);
+  }
+  const unfinished = `${path}.unfinished`;
+  // What a killed run left.
+  if (await isFolder(unfinished)) await Deno.remove(unfinished, { recursive: true });
+  try {
+    await Deno.mkdir(unfinished, { recursive: true });
+    await fill(unfinished);
+    if (isThere) await Deno.remove(path);
+    await Deno.rename(unfinished, path);
+    await syncFolder(dirname(path));
+  } catch (error) {
+    await Deno.remove(unfinished, { recursive: true }).catch(() => {});
+    throw error;
   }
 }
 
-/** A model's tokenizer; null if it has none, and then a copy of the model has none either. */
-export async function readTokenizerIfAny(
-  { readTokenizer }: CheckpointSource,
-): Promise<TokenizerSource | null> {
-  return await readTokenizer().catch((error) => {
-    if (error instanceof ConfigError) return null;
+/** @throws ConfigError for a file in the folder's place. */
+async function isFolder(path: string): Promise<boolean> {
+  const info = await Deno.stat(path).catch((error) => {
+    if (error instanceof Deno.errors.NotFound) return null;
     throw error;
   });
+  if (info && !info.isDirectory) {
+    throw new ConfigError(`Cannot write to ${path}: it is a file, wanted a folder`);
+  }
+  return info !== null;
 }
 
 /** A configuration with Hugging Face's fields for matrices in a format; none for f32, which is what is meant without. */

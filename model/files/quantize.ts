@@ -4,16 +4,18 @@
  */
 import { join } from "@std/path";
 import { BLOCK_LENGTH, type PackedFormat } from "../../gpu/packed_matrix.ts";
+import { planAllocator } from "../../gpu/memory.ts";
 import { elementCount } from "../../gpu/tensor.ts";
+import { planWeights } from "../load_weights.ts";
 import { writeConfig } from "./checkpoint.ts";
+import { encodeWeight } from "./convert_numbers.ts";
 import type { CheckpointSource } from "./checkpoint_source.ts";
 import type { ModelConfig } from "../config.ts";
-import { makeModelFolder, readTokenizerIfAny, withStoredFormat } from "./model_folder.ts";
-import { decodeNumbers, type EncodedFormat, encodeNumbers, rowBytes } from "./number_formats.ts";
+import { makeModelFolder, withStoredFormat } from "./model_folder.ts";
+import { decodeNumbers, type EncodedFormat, rowBytes } from "./number_formats.ts";
 import { type ParameterSpec, parameterTable, routerTable } from "../parameters.ts";
-import { CheckpointError } from "./safetensors.ts";
 import { type TensorSource, writeSafetensors } from "./safetensors_writer.ts";
-import { writeTokenizerFiles } from "../text/tokenizer_source.ts";
+import { type TokenizerSource, writeTokenizerFiles } from "../text/tokenizer_source.ts";
 import { storedRows, type WeightFile } from "./weight_file.ts";
 
 /** What becomes of one weight. */
@@ -37,15 +39,23 @@ export interface QuantizationFormats {
   readonly embeddingFormat?: PackedFormat | undefined;
 }
 
+/** Names of the matrices that may be other than f32: those of layers, embedding and head, not the routers'. */
+export function reducibleMatrices(config: ModelConfig): Set<string> {
+  const routers = routerTable(config).map(({ name }) => `${name}.`);
+  const matrices = parameterTable(config).filter(({ name, kind }) =>
+    kind === "matrix" && !routers.some((router) => name.startsWith(router))
+  );
+  return new Set(matrices.map(({ name }) => name));
+}
+
 /** Which weights are packed, and the bytes that all will take. */
 export function quantizationPlan(
   config: ModelConfig,
   { format, embeddingFormat = format }: QuantizationFormats,
 ): QuantizedWeight[] {
-  const routers = routerTable(config).map(({ name }) => `${name}.`);
+  const reducible = reducibleMatrices(config);
   return parameterTable(config).map((spec) => {
-    const isPacked = spec.kind === "matrix" && spec.shape[1]! % BLOCK_LENGTH === 0 &&
-      !routers.some((router) => spec.name.startsWith(router));
+    const isPacked = reducible.has(spec.name) && spec.shape[1]! % BLOCK_LENGTH === 0;
     const isEmbedding = /^(model\.embed_tokens|lm_head)\./.test(spec.name);
     const kept: EncodedFormat = !isPacked ? "f32" : isEmbedding ? embeddingFormat : format;
     const rows = spec.shape.length === 1 ? 1 : spec.shape[0]!;
@@ -62,19 +72,22 @@ export function bitsPerWeight(weights: readonly QuantizedWeight[]): number {
 /**
  * Quantizes a checkpoint, weight by weight, into the folder; with `out` null it writes nothing and only reports.
  *
+ * @param tokenizer Null: the model has none, and the new checkpoint neither.
  * @param onWeight Called as each weight is done.
- * @throws ConfigError for a folder that holds a checkpoint already; CheckpointError for damaged weights, and for numbers
- * beyond the format's range.
+ * @throws ConfigError for a folder that is not empty; CheckpointError for damaged weights, those that the model has no
+ * place for, and numbers beyond the format's range.
  */
 export async function quantizeCheckpoint(
-  source: CheckpointSource,
-  { out, onWeight, ...formats }: QuantizationFormats & {
+  { config, openWeights }: CheckpointSource,
+  { out, tokenizer = null, onWeight, ...formats }: QuantizationFormats & {
     out: string | null;
+    tokenizer?: TokenizerSource | null;
     onWeight: (report: QuantizationReport) => void;
   },
 ): Promise<void> {
-  const plan = quantizationPlan(source.config, formats);
-  using file = await source.openWeights();
+  const plan = quantizationPlan(config, formats);
+  using file = await openWeights();
+  planWeights(planAllocator(), { config, file, choice: "auto" });
   const tensors = plan.map((weight): TensorSource => ({
     name: weight.name,
     shape: weight.shape,
@@ -85,11 +98,13 @@ export async function quantizeCheckpoint(
     for (const { data } of tensors) await Array.fromAsync(data() as AsyncIterable<Uint8Array>, () => null);
     return;
   }
-  await makeModelFolder(out);
-  const tokenizer = await readTokenizerIfAny(source);
-  await writeSafetensors(join(out, "model.safetensors"), { tensors, metadata: { format: "pt" } });
-  if (tokenizer) await writeTokenizerFiles(out, tokenizer);
-  await writeConfig(out, withStoredFormat(source.config, formats.format));
+  await makeModelFolder(out, {
+    fill: async (folder) => {
+      await writeSafetensors(join(folder, "model.safetensors"), { tensors, metadata: { format: "pt" } });
+      if (tokenizer) await writeTokenizerFiles(folder, tokenizer);
+      await writeConfig(folder, withStoredFormat(config, formats.format));
+    },
+  });
 }
 
 /** A weight's rows in its new format; reports what that did when they are through. */
@@ -116,21 +131,4 @@ async function* quantizedRows(
   }
   const relativeError = squares === 0 ? 0 : Math.sqrt(errorSquares / squares);
   onWeight({ ...weight, relativeError, largestError });
-}
-
-/**
- * Numbers of a weight in a format.
- *
- * @throws CheckpointError for those beyond its range.
- */
-export function encodeWeight(
-  { name, format }: { name: string; format: EncodedFormat },
-  values: Float32Array,
-): Uint8Array<ArrayBuffer> {
-  try {
-    return encodeNumbers(format, values);
-  } catch (cause) {
-    if (!(cause instanceof RangeError)) throw cause;
-    throw new CheckpointError(`Cannot quantize tensor "${name}": ${cause.message}`, { cause });
-  }
 }

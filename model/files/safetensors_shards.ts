@@ -9,6 +9,11 @@ import type { RowRange, WeightEntry, WeightFile } from "./weight_file.ts";
 const WEIGHTS = "model.safetensors";
 const INDEX = "model.safetensors.index.json";
 
+/** Whether a folder with files of these names holds weights that `openShards` opens. */
+export function holdsShards(names: readonly string[]): boolean {
+  return names.includes(WEIGHTS) || names.includes(INDEX);
+}
+
 /** A shard's name: a file of the same folder. */
 const SHARD = /^[\w.-]+\.safetensors$/;
 

@@ -1,10 +1,14 @@
 /** Writing safetensors files, a tensor at a time and a tensor in as many pieces as its source likes. */
 import { replaceFile, writeAll } from "./whole_file.ts";
-import { type EncodedFormat, rowBytes } from "./number_formats.ts";
+import { type EncodedFormat, type NumberFormat, rowBytes } from "./number_formats.ts";
 import { QUANTIZED, SafetensorsFile } from "./safetensors.ts";
 
 /** Formats that such a file can hold. */
 export type SafetensorsFormat = EncodedFormat | "bf16";
+
+export function isSafetensorsFormat(format: NumberFormat): format is SafetensorsFormat {
+  return ["f32", "f16", "bf16", "q8_0", "q4_0"].includes(format);
+}
 
 /** A tensor to write. */
 export interface TensorSource {

@@ -32,7 +32,7 @@ export async function replaceFile(
 }
 
 /** Makes a rename in the folder survive a power cut. Windows has no such call and needs none. */
-async function syncFolder(path: string): Promise<void> {
+export async function syncFolder(path: string): Promise<void> {
   if (Deno.build.os === "windows") return;
   using folder = await Deno.open(path);
   await folder.sync();

@@ -109,7 +109,7 @@ Deno.test("formats that there are not, or not for this, are refused", async () =
     ...commands.map((args) =>
       [[...args, "--dtype", "q5_1"], '--dtype is "q5_1", wanted f32, f16, q8_0, q4_0'] as const
     ),
-    [[...generate, "--kv-dtype", "q8_0"], '--kv-dtype is "q8_0", wanted f32 or f16'],
+    [[...generate, "--kv-dtype", "q8_0"], '--kv-dtype is "q8_0", wanted f32, f16'],
     [[...forward, ...gradients], "--gradients needs --dtype f32"],
     [["profile", "tiny", "--dtype", "q8_0"], '--dtype is "q8_0", wanted f32'],
     [["profile", model, "--train", "--dtype", "q8_0"], '--dtype is "q8_0", wanted f32'],

@@ -89,11 +89,24 @@ Deno.test("quantize --dry-run --eval says what four bits would cost, and writes 
 });
 
 Deno.test("quantize --eval compares with what it wrote", async () => {
-  const out = join(folder, "half");
-  const report = await quantize("--format", "f16", "--out", out, "--eval", corpus, "--max-tokens", "500");
-  assert(report.comparison!.kl_divergence.mean < 1e-4);
-  const { stdout } = await morDone(["quantize", out, "--format", "f16", "--dry-run"]);
+  const out = join(folder, "four");
+  const how = ["--format", "q4_0", "--eval", corpus, "--max-tokens", "500"];
+  const [written, planned] = [await quantize(...how, "--out", out), await quantize(...how, "--dry-run")];
+  assertEquals(written.comparison, planned.comparison);
+  assert(written.comparison!.kl_divergence.mean > 0);
+  const { stdout } = await morDone(["quantize", out, "--format", "q4_0", "--dry-run"]);
   assertStringIncludes(stdout, "nothing written (--dry-run)");
+});
+
+Deno.test("quantize looks at the text before it writes", async () => {
+  const out = join(folder, "unwritten");
+  const how = ["quantize", model, "--format", "q8_0", "--out", out];
+  await assertFails([...how, "--eval", join(folder, "typo.txt")], { code: 1, parts: ["no such file"] });
+  await assertFails([...how, "--eval", corpus, "--sequence-length", "100000"], {
+    code: 1,
+    parts: ["Cannot use windows of 100000 tokens", "lower --sequence-length"],
+  });
+  assert(![...Deno.readDirSync(folder)].some(({ name }) => name.startsWith("unwritten")));
 });
 
 Deno.test("quantize says what is wrong in one line", async () => {
@@ -113,6 +126,6 @@ Deno.test("quantize says what is wrong in one line", async () => {
   });
   await assertFails(["quantize", model, "--format", "q8_0", "--out", model], {
     code: 1,
-    parts: [`Cannot write to ${model}: it holds a checkpoint already; name another folder`],
+    parts: [`Cannot write to ${model}: it is not empty; name another folder`],
   });
 });

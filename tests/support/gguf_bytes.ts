@@ -1,6 +1,7 @@
 /** Writes GGUF files, damaged ones too. Apart from the product on purpose: it knows nothing of what the product checks. */
 
 import { join } from "@std/path";
+import { folderTest } from "./program.ts";
 
 /** A value's type and bytes. */
 export type GgufField = Uint8Array<ArrayBuffer>;
@@ -127,12 +128,5 @@ export const smallestModel: GgufParts = {
 
 /** A test with the path of a file to write, in a folder that goes away. */
 export function fileTest(name: string, body: (path: string) => Promise<void>): void {
-  Deno.test(name, async () => {
-    const folder = await Deno.makeTempDir();
-    try {
-      await body(join(folder, "model.gguf"));
-    } finally {
-      await Deno.remove(folder, { recursive: true });
-    }
-  });
+  folderTest(name, (folder) => body(join(folder, "model.gguf")));
 }

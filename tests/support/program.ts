@@ -120,12 +120,17 @@ export async function waitFor(condition: () => Promise<boolean>): Promise<void> 
 
 /** Registers a test that gets a folder of its own. */
 export function folderTest(name: string, body: (folder: string) => Promise<void>): void {
-  Deno.test(name, async () => {
-    const folder = await Deno.makeTempDir();
-    try {
-      await body(folder);
-    } finally {
-      await Deno.remove(folder, { recursive: true });
-    }
+  // A file that an error leaves open shows.
+  Deno.test({
+    name,
+    sanitizeResources: true,
+    async fn() {
+      const folder = await Deno.makeTempDir();
+      try {
+        await body(folder);
+      } finally {
+        await Deno.remove(folder, { recursive: true });
+      }
+    },
   });
 }

@@ -160,10 +160,11 @@ checkpointTest(
     await save(device, { folder, run: next, step: 10 });
     await Deno.writeFile(oldState, bytes);
     await Deno.writeFile(join(folder, "training", ".step-15.safetensors.unfinished"), bytes.subarray(0, 100));
+    await Deno.mkdir(join(folder, "training", "the user's own"));
     await assertHolds(device, { folder, run: next, step: 10 });
 
     await save(device, { folder, run: old, step: 15 });
-    assertEquals(states(folder), ["step-15.safetensors"]);
+    assertEquals(states(folder), ["step-15.safetensors", "the user's own"]);
     assertEquals([...Deno.readDirSync(folder)].map(({ name }) => name).sort(), [
       "config.json",
       "model.safetensors",

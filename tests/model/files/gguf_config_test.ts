@@ -87,6 +87,10 @@ Deno.test("ggufModelConfig reads a file with heads of their own length and rotar
 
 Deno.test("ggufModelConfig reads SmolLM2's metadata", () => {
   assertEquals(configOf({}), smolLm2Config);
+  // Besides the two tokens that are named, others may be.
+  const { eos_token_id: _, ...extra } = smolLm2Config.extra;
+  const tokens = { "tokenizer.ggml.eos_token_id": null, "tokenizer.ggml.eot_token_id": 2 };
+  assertEquals(configOf(tokens), { ...smolLm2Config, extra });
 });
 
 Deno.test("ggufModelConfig takes llama.cpp's defaults", () => {

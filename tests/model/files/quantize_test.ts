@@ -161,9 +161,24 @@ Deno.test("a dry run writes nothing, and a checkpoint is never overwritten", asy
     await assertRejects(
       () => quantizeCheckpoint(sourceOf(config), { format: "q8_0", out: folder, onWeight }),
       ConfigError,
-      `Cannot write to ${folder}: it holds a checkpoint already; name another folder`,
+      `Cannot write to ${folder}: it is not empty; name another folder`,
     );
     assertEquals(await Deno.readTextFile(join(folder, "model.safetensors")), "precious");
+  });
+});
+
+Deno.test("a weight that the model has no place for is refused, and nothing is written", async () => {
+  await withFolder(async (folder) => {
+    const weights = seededWeights(config, { seed: 6 });
+    const name = "model.layers.0.self_attn.q_proj.bias";
+    weights.set(name, { shape: [32], format: "f32", bytes: new Uint8Array(128) });
+    const source = { ...sourceOf(config), openWeights: () => Promise.resolve(memoryWeightFile(weights)) };
+    await assertRejects(
+      () => quantizeCheckpoint(source, { format: "q8_0", out: join(folder, "out"), onWeight: () => {} }),
+      CheckpointError,
+      `tensor "${name}" has no place in the model`,
+    );
+    assertEquals([...Deno.readDirSync(folder)], []);
   });
 });
 
@@ -179,8 +194,8 @@ Deno.test("numbers beyond the format's range are an error, and leave no checkpoi
     await assertRejects(
       () => quantizeCheckpoint(source, { format: "q8_0", out, onWeight: () => {} }),
       CheckpointError,
-      `Cannot quantize tensor "${name}": Cannot store NaN as q8_0`,
+      `Cannot convert tensor "${name}": Cannot store NaN as q8_0`,
     );
-    assertEquals([...Deno.readDirSync(out)], []);
+    assertEquals([...Deno.readDirSync(folder)], []);
   });
 });

@@ -4,25 +4,21 @@ import { CheckpointError } from "../../../model/files/safetensors.ts";
 import { openShards } from "../../../model/files/safetensors_shards.ts";
 import { writeSafetensors } from "../../../model/files/safetensors_writer.ts";
 import { readWeight } from "../../../model/files/weight_file.ts";
+import { folderTest } from "../../support/program.ts";
 
 const INDEX = "model.safetensors.index.json";
 const PARTS = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"] as const;
 
 /** Registers a test with a folder of two shards, each of one tensor, and the index that it asks for. */
 function shardTest(name: string, index: unknown, body: (folder: string) => Promise<void>): void {
-  Deno.test(name, async () => {
-    const folder = await Deno.makeTempDir();
-    try {
-      for (const [i, part] of PARTS.entries()) {
-        const tensors = [{ name: `t${i}`, shape: [2], data: () => Float32Array.of(i, i + 10) }];
-        await writeSafetensors(join(folder, part), { tensors, metadata: { format: "pt" } });
-      }
-      const text = typeof index === "string" ? index : JSON.stringify(index);
-      await Deno.writeTextFile(join(folder, INDEX), text);
-      await body(folder);
-    } finally {
-      await Deno.remove(folder, { recursive: true });
+  folderTest(name, async (folder) => {
+    for (const [i, part] of PARTS.entries()) {
+      const tensors = [{ name: `t${i}`, shape: [2], data: () => Float32Array.of(i, i + 10) }];
+      await writeSafetensors(join(folder, part), { tensors, metadata: { format: "pt" } });
     }
+    const text = typeof index === "string" ? index : JSON.stringify(index);
+    await Deno.writeTextFile(join(folder, INDEX), text);
+    await body(folder);
   });
 }
 

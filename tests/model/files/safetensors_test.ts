@@ -5,6 +5,7 @@ import { CheckpointError, SafetensorsFile } from "../../../model/files/safetenso
 import { type TensorSource, writeSafetensors } from "../../../model/files/safetensors_writer.ts";
 import { readWeight } from "../../../model/files/weight_file.ts";
 import { readTensors } from "../../support/golden.ts";
+import { folderTest } from "../../support/program.ts";
 
 const values = Float32Array.of(0.1, -2, 3e-39, Infinity, 5, 6);
 type Whole = Omit<TensorSource, "data"> & { readonly data: () => Float32Array | Promise<Float32Array> };
@@ -16,17 +17,8 @@ const tensors: readonly Whole[] = [
   { name: "part", shape: [2], data: () => values.subarray(4) },
 ];
 
-async function withFolder(body: (folder: string) => Promise<void>): Promise<void> {
-  const folder = await Deno.makeTempDir();
-  try {
-    await body(folder);
-  } finally {
-    await Deno.remove(folder, { recursive: true });
-  }
-}
-
 function storageTest(name: string, body: (path: string) => Promise<void>): void {
-  Deno.test(name, () => withFolder((folder) => body(join(folder, "model.safetensors"))));
+  folderTest(name, (folder) => body(join(folder, "model.safetensors")));
 }
 
 storageTest("writeSafetensors and SafetensorsFile agree bit for bit", async (path) => {
