@@ -40,6 +40,12 @@ const cases = [
   { name: "a dynamic count of zero", count: 0, maximum: 80, columns: 36, depth: 64 },
 ] as const;
 
+/** One row as deep as it may be; some, whose product goes over windows of the depth. */
+const deepCases = {
+  software: [{ count: 1, depth: 2_080_000 }, { count: 20, depth: 60_000 }],
+  hardware: [{ count: 1, depth: 519_968 }, { count: 20, depth: 60_000 }],
+} as const;
+
 for (const format of PACKED_FORMATS) {
   for (const shapes of ["software", "hardware"] as const) {
     const choose = (device: GpuDevice): GpuDevice => shapes === "hardware" ? asHardware(device) : device;
@@ -64,6 +70,31 @@ for (const format of PACKED_FORMATS) {
         const wanted = reference.linear({ x, weight: numbers }, { inFeatures: depth, outFeatures: columns });
         assertClose(writtenPart(got!, count * columns), wanted, { relative, label: "out" });
       });
+    }
+
+    for (const { count, depth } of deepCases[shapes]) {
+      gpuTest(
+        `${count} rows reach the end of a sum of ${depth} ${format} weights, ${shapes} variant`,
+        async (opened) => {
+          const device = choose(opened);
+          // One of them is exact in every format.
+          const value = format === "q8_0" ? 127 : 1;
+          const { matrix } = uploadPacked(device, new Float32Array(4 * depth).fill(value), {
+            format,
+            shape: [4, depth],
+          });
+          const out = blank(device, [count, 4]);
+          const x = upload(device, new Float32Array(count * depth).fill(1), [count, depth]);
+          const rows = staticRows(device, count);
+          const [got] = await run(device, (commands) => {
+            linear(commands, { x, weight: matrix, out }, { rows });
+          }, [out]);
+          assertClose(got!, new Float64Array(4 * count).fill(value * depth), {
+            relative: 1e-5,
+            label: "sums",
+          });
+        },
+      );
     }
 
     gpuTest(`a row has the same bits in any company, ${format}, ${shapes} variant`, async (opened) => {
@@ -154,13 +185,18 @@ for (const format of PACKED_FORMATS) {
       shape: [vocabulary, dim],
     });
     const ids = [49, 0, 7, 7, 31];
-    const out = blank(device, [5, dim]);
-    const rows = staticRows(device, 5);
-    const [got] = await run(device, (commands) => {
-      embedding(commands, { ids: uploadIndices(device, ids), weight: matrix, out }, { rows });
-    }, [out]);
-    const wanted = ids.flatMap((id) => Array.from(numbers.subarray(id * dim, (id + 1) * dim)));
-    assertClose(got!, wanted, { relative: 1e-7, label: "rows" });
+    for (const [count, maximum] of [[5, 5], [2, 5], [0, 5]] as const) {
+      const out = blank(device, [maximum, dim]);
+      const rows = caseRows(device, { count, maximum });
+      const [got] = await run(device, (commands) => {
+        recordRows(commands, rows);
+        embedding(commands, { ids: uploadIndices(device, ids), weight: matrix, out }, { rows });
+      }, [out]);
+      const wanted = ids.slice(0, count).flatMap((id) =>
+        Array.from(numbers.subarray(id * dim, (id + 1) * dim))
+      );
+      assertClose(writtenPart(got!, count * dim), wanted, { relative: 1e-7, label: "rows" });
+    }
   });
 
   gpuTest(`some rows of a ${format} matrix are a matrix`, async (device) => {

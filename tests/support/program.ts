@@ -124,7 +124,7 @@ export function folderTest(name: string, body: (folder: string) => Promise<void>
   Deno.test({
     name,
     sanitizeResources: true,
-    async fn() {
+    async fn(): Promise<void> {
       const folder = await Deno.makeTempDir();
       try {
         await body(folder);
