@@ -4,6 +4,7 @@ import { openCheckpoint } from "../model/files/checkpoint_source.ts";
 import { ConfigError } from "../model/config.ts";
 import { generate, type GeneratedToken, type GenerateOptions, tokenRoom } from "../model/generate.ts";
 import type { Tokenizer } from "../model/text/tokenizer.ts";
+import { utf8Decoder } from "../model/text/documents.ts";
 import { tokenizerFor, type TokenizerSource } from "../model/text/tokenizer_source.ts";
 import { DTYPE_HELP, KV_DTYPE_HELP, kvDtypeFlag, matrixChoice } from "./dtype_flags.ts";
 import { InterruptedError } from "./errors.ts";
@@ -108,8 +109,8 @@ async function run(flags: GenerateFlags, checkpoint: string): Promise<void> {
     kvDtype,
   };
   const tokens = generate(device, { config, weights }, options);
-  const count = await write(tokens, { options, flags, prompt, tokenizer, terminal });
-  if (count < flags.count && count === room) {
+  const { count, isStopped } = await write(tokens, { options, flags, prompt, tokenizer, terminal });
+  if (count < flags.count && count === room && !isStopped) {
     terminal.note(
       `stopped after ${count} tokens: with the prompt's ${options.prompt.length} they reach the model's ` +
         `${config.maxPositionEmbeddings} positions (max_position_embeddings)`,
@@ -119,8 +120,22 @@ async function run(flags: GenerateFlags, checkpoint: string): Promise<void> {
 }
 
 function checkFlags(
-  { prompt, file, chat, system, count, temperature, topK, topP, minP, repeatPenalty, logprobs, json }:
-    GenerateFlags,
+  {
+    prompt,
+    file,
+    chat,
+    system,
+    seed,
+    stop,
+    count,
+    temperature,
+    topK,
+    topP,
+    minP,
+    repeatPenalty,
+    logprobs,
+    json,
+  }: GenerateFlags,
 ): void {
   function check(isRight: boolean, text: string): void {
     if (!isRight) throw new ValidationError(text);
@@ -132,14 +147,16 @@ function checkFlags(
   check(topP > 0 && topP <= 1, `--top-p is ${topP}, wanted above 0, at most 1`);
   check(minP >= 0 && minP <= 1, `--min-p is ${minP}, wanted 0 to 1`);
   check(repeatPenalty > 0, `--repeat-penalty is ${repeatPenalty}, wanted above 0`);
+  check(seed === undefined || seed >= 0 && seed < 2 ** 32, `--seed is ${seed}, wanted 0 to ${2 ** 32 - 1}`);
+  check(!stop?.includes(""), "--stop is empty, wanted a text");
   check(system === undefined || chat === true, "--system needs --chat");
   check(logprobs === undefined || json === true, "--logprobs needs --json");
   check(logprobs === undefined || logprobs >= 0, `--logprobs is ${logprobs}, wanted 0 or more`);
 }
 
 async function readPrompt({ prompt, file }: GenerateFlags): Promise<string> {
-  if (file !== undefined) return await Deno.readTextFile(file);
-  return prompt === "-" ? await new Response(Deno.stdin.readable).text() : prompt!;
+  if (file !== undefined) return utf8Decoder(file)(await Deno.readFile(file));
+  return prompt === "-" ? utf8Decoder("stdin")(await new Response(Deno.stdin.readable).bytes()) : prompt!;
 }
 
 /** The prompt as the model's chat template puts it. */
@@ -168,7 +185,7 @@ async function write(
     tokenizer: Tokenizer;
     terminal: Terminal;
   },
-): Promise<number> {
+): Promise<{ count: number; isStopped: boolean }> {
   const decoder = tokenizer.decoder({ isContinuation: !flags.chat });
   const stops = new StopStrings(flags.stop ?? []);
   const tokens: Record<string, unknown>[] = [];
@@ -212,5 +229,5 @@ async function write(
     terminal.note(`${depths.length} tokens, ${(depths.length / seconds).toFixed(1)} tokens/s`);
   }
   if (isInterrupted) throw new InterruptedError("interrupted");
-  return depths.length;
+  return { count: depths.length, isStopped: stops.isFound };
 }

@@ -6,7 +6,7 @@ import { type BpeVocabulary, trainBpe } from "../model/text/bpe_trainer.ts";
 import { countWords } from "../model/text/bpe_words.ts";
 import { ConfigError } from "../model/config.ts";
 import { dataBytes, DataError, readDocuments } from "../model/text/documents.ts";
-import { replaceFile, writeAll } from "../model/files/whole_file.ts";
+import { writeJson } from "../model/files/whole_file.ts";
 import { InterruptedError } from "./errors.ts";
 import { openProgress } from "./progress.ts";
 import { openTerminal, type Terminal } from "./terminal.ts";
@@ -117,7 +117,11 @@ function checkFlags(
 /** A tokenizer in use is not overwritten: its model would no longer understand its tokens. */
 async function checkNew(paths: readonly string[]): Promise<void> {
   for (const path of paths) {
-    if (await Deno.stat(path).then(() => true, () => false)) {
+    const info = await Deno.stat(path).catch((error) => {
+      // Anything else, such as a file in the folder's place, would cost the learning later.
+      if (!(error instanceof Deno.errors.NotFound)) throw error;
+    });
+    if (info) {
       throw new ConfigError(`Cannot write ${path}: there is one already; remove it or give another --out`);
     }
   }
@@ -182,11 +186,6 @@ async function learn(
   } finally {
     await progress.stop();
   }
-}
-
-async function writeJson(path: string, value: unknown): Promise<void> {
-  const text = JSON.stringify(value, null, 2) + "\n";
-  await replaceFile(path, { write: (file) => writeAll(file, new TextEncoder().encode(text)) });
 }
 
 /** The size reached, and what the text's tokens are worth. */

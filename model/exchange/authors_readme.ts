@@ -25,7 +25,7 @@ Accelerate or DeepSpeed. Optimizer state is not part of the export.
 ${trainingSteps(config, { name, folder })}
 ## Bring it back
 
-\`mor import results/pretrain/${name}\` reads \`config.json\` and \`model.safetensors\`. Under Accelerate that code saves
+\`mor import results/pretrain/${name} --out ${name}\` reads \`config.json\` and \`model.safetensors\`. Under Accelerate that code saves
 \`pytorch_model.bin\` instead; this makes a \`model.safetensors\` of it:
 
 \`\`\`python

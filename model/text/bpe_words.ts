@@ -1,4 +1,5 @@
 /** Parts text into words as GPT-2's tokenizer does, and counts them: merges of a byte-level BPE stay within a word. */
+import { DataError } from "./documents.ts";
 
 /**
  * A contraction's end, letters, digits or other signs, each with a space before it, or white space that the next word
@@ -34,7 +35,7 @@ export function* countWords(text: string, counts: Map<string, number>): Generato
   let done = 0;
   // Half a surrogate pair, as JSON can spell it, has no bytes of its own.
   for (const piece of textPieces(text.toWellFormed())) {
-    for (const word of piece.match(WORD)!) {
+    for (const word of wordsOf(piece)) {
       const count = counts.get(word);
       if (count === undefined) counts.set(ownCopy(word), 1);
       else counts.set(word, count + 1);
@@ -42,6 +43,24 @@ export function* countWords(text: string, counts: Map<string, number>): Generato
     done += piece.length;
     yield done / text.length;
   }
+}
+
+function wordsOf(piece: string): string[] {
+  try {
+    return piece.match(WORD)!;
+  } catch (cause) {
+    throw longWordError(cause);
+  }
+}
+
+/** V8 matches a run of some millions of letters with a stack that overflows; other errors stay what they are. */
+export function longWordError(cause: unknown): unknown {
+  if (!(cause instanceof RangeError)) return cause;
+  return new DataError(
+    "Cannot make tokens of a text with a word of millions of characters; split the text, or make it JSONL with a " +
+      "document a line",
+    { cause },
+  );
 }
 
 /** So that a word does not keep the text it was found in; half a surrogate pair becomes U+FFFD. */

@@ -55,7 +55,8 @@ function emptyFile(path: string): DataError {
   return new DataError(`Cannot use ${path}: the file is empty`);
 }
 
-function utf8Decoder(path: string): TextDecoder["decode"] {
+/** Decodes bytes to text; throws DataError for what is not UTF-8. */
+export function utf8Decoder(path: string): TextDecoder["decode"] {
   const decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
   return (bytes, options) => {
     try {
@@ -69,17 +70,17 @@ function utf8Decoder(path: string): TextDecoder["decode"] {
 async function listFiles(paths: readonly string[]): Promise<string[]> {
   const files: string[] = [];
   for (const path of paths) {
-    const info = await Deno.stat(path).catch(() => {
-      throw new DataError(`Cannot read data ${path}: no such file or folder`);
+    const info = await Deno.stat(path).catch((cause) => {
+      if (!(cause instanceof Deno.errors.NotFound || cause instanceof Deno.errors.NotADirectory)) throw cause;
+      throw new DataError(`Cannot read data ${path}: no such file or folder`, { cause });
     });
     if (!info.isDirectory) {
       files.push(path);
       continue;
     }
-    const names = (await Array.fromAsync(Deno.readDir(path))).filter(({ isFile }) => isFile).map(({ name }) =>
-      name
-    );
-    const texts = names.filter((name) => /\.(txt|md|jsonl)$/.test(name)).sort();
+    // A link to a file is one, too.
+    const entries = (await Array.fromAsync(Deno.readDir(path))).filter(({ isDirectory }) => !isDirectory);
+    const texts = entries.map(({ name }) => name).filter((name) => /\.(txt|md|jsonl)$/.test(name)).sort();
     if (texts.length === 0) {
       throw new DataError(`Cannot read data ${path}: no .txt, .md or .jsonl file in the folder`);
     }
@@ -96,7 +97,9 @@ async function* jsonlDocuments(
   for await (const line of readLines(path)) {
     number++;
     if (line.trim() === "") continue;
-    const text = jsonlText(line, { where: `${path}:${number}`, textField });
+    // Windows programs begin files with a mark.
+    const json = number === 1 ? line.replace(/^\uFEFF/, "") : line;
+    const text = jsonlText(json, { where: `${path}:${number}`, textField });
     yield { text, bytes: new TextEncoder().encode(line).length + 1 };
   }
   if (number === 0) throw emptyFile(path);

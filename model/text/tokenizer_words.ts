@@ -2,7 +2,7 @@
  * Tokens word by word. In byte-level tokenizers a word's tokens depend on nothing around it, and texts have the same
  * words again and again: what was found once is kept.
  */
-import { ownCopy } from "./bpe_words.ts";
+import { longWordError, ownCopy } from "./bpe_words.ts";
 
 /** What parts a text into words. */
 export interface WordRules {
@@ -69,10 +69,19 @@ function* words(text: string, [pattern, ...others]: readonly RegExp[]): Generato
   if (text === "") return;
   if (!pattern) return yield text;
   let end = 0;
-  for (const { index, 0: match } of text.matchAll(pattern)) {
+  for (const { index, 0: match } of matches(text, pattern)) {
     yield* words(text.slice(end, index), others);
     yield* words(match, others);
     end = index + match.length;
   }
   yield* words(text.slice(end), others);
+}
+
+/** @throws DataError for a match that is too long. */
+function* matches(text: string, pattern: RegExp): Generator<RegExpExecArray, void> {
+  try {
+    yield* text.matchAll(pattern);
+  } catch (cause) {
+    throw longWordError(cause);
+  }
 }

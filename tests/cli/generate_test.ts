@@ -123,6 +123,17 @@ Deno.test("generate reads the prompt from stdin or a file as from the command li
   assertEquals((await morDone(generate("-f", file))).stdout, stdout);
 });
 
+Deno.test("generate refuses a prompt that is not UTF-8, and keeps a mark at its start", async () => {
+  const file = join(folder, "bytes.txt");
+  await Deno.writeFile(file, Uint8Array.of(0x41, 0xff));
+  await assertFails(generate("-f", file), { code: 1, parts: [`Cannot read ${file}: it is not UTF-8 text`] });
+  await Deno.writeTextFile(file, "\ufeffA");
+  for (const flags of [["-f", file], ["-p", "-"]]) {
+    const { stdout } = await morDone(generate(...flags, "--json"), { input: "\ufeffA" });
+    assertEquals(JSON.parse(stdout).prompt_ids.slice(-4), [0xef, 0xbb, 0xbf, 0x41]);
+  }
+});
+
 Deno.test("generate -n 0 gives the prompt back", async () => {
   const none = ["generate", model, "-n", "0", "-p", PROMPT, "--seed", "3"];
   assertEquals((await morDone(none)).stdout, `${PROMPT}\n`);
@@ -202,6 +213,9 @@ Deno.test("generate refuses settings out of range as wrong usage", async () => {
     [["--top-p", "0"], "--top-p is 0"],
     [["--min-p", "2"], "--min-p is 2"],
     [["--repeat-penalty", "0"], "--repeat-penalty is 0"],
+    [["--seed", "4294967296"], "--seed is 4294967296"],
+    [["--seed", "-1"], "--seed is -1"],
+    [["--stop", ""], "--stop is empty"],
   ] as const;
   for (const [flags, part] of wrong) {
     await assertFails(["generate", model, "-p", PROMPT, ...flags], { code: 2, parts: [part, "wanted"] });

@@ -1,4 +1,4 @@
-/** `mor tokenizer train`; the vocabulary itself is tested in tests/model/bpe_trainer_test.ts. */
+/** `mor tokenizer train`; the vocabulary itself is tested in tests/model/text/bpe_trainer_test.ts. */
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { join } from "@std/path";
 import { readTokenizer } from "../../model/text/tokenizer_json.ts";

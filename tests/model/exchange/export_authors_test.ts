@@ -55,7 +55,7 @@ folderTest("the README says how to train there and how to come back", async (fol
       "--config-name my-run",
       "model.load_state_dict(load_file(",
       "`hf_models/my-run`",
-      "mor import results/pretrain/my-run",
+      "mor import results/pretrain/my-run --out my-run",
       "| `model.layers.2.*` | `model.layers.1.block.1.*`, `model.layers.2.block.1.*`, `model.layers.3.block.1.*` |",
       "| `model.routers.2.weight` | `model.layers.3.mor_router.router.weight` |",
     ]

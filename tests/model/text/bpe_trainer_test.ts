@@ -1,10 +1,11 @@
 /** Learned vocabularies against those of Hugging Face's trainer; see `fixtures/README.md`. */
-import { assert, assertEquals } from "@std/assert";
+import { assert, assertEquals, assertThrows } from "@std/assert";
 import trained from "../../../fixtures/tokenizer/trained.json" with { type: "json" };
 import { bpeTokenizerConfig, bpeTokenizerJson } from "../../../model/text/bpe_json.ts";
 import { type BpeSettings, type BpeVocabulary, trainBpe } from "../../../model/text/bpe_trainer.ts";
-import { countWords, textPieces } from "../../../model/text/bpe_words.ts";
+import { countWords, longWordError, textPieces } from "../../../model/text/bpe_words.ts";
 import { byteSymbols } from "../../../model/text/byte_symbols.ts";
+import { DataError } from "../../../model/text/documents.ts";
 import { jsonTokenizer } from "../../../model/text/tokenizer_json.ts";
 import { corpus } from "../../support/program.ts";
 
@@ -103,6 +104,16 @@ Deno.test("the pieces of a long text have the words of the whole", () => {
   assertEquals(pieces.length, Math.ceil(text.length / 65_536));
   const expected = Array.from(wordsOf(part), ([word, count]) => [word, 4000 * count] as const);
   assertEquals(wordsOf(text), new Map(expected));
+});
+
+Deno.test("a word of millions of letters is refused in one line", () => {
+  assertThrows(
+    () => [...countWords("世 " + "a".repeat(8_000_000), new Map())],
+    DataError,
+    "a word of millions",
+  );
+  const error = new TypeError();
+  assertEquals(longWordError(error), error);
 });
 
 Deno.test("countWords tells how far it is, and takes empty text and halves of surrogate pairs", () => {

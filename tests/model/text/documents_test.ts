@@ -29,6 +29,18 @@ folderTest("the bytes of documents add up to those of the files", async (folder)
 });
 
 folderTest(
+  "a folder's links to files are read, and a mark at a file's start is none of its JSON",
+  async (folder) => {
+    const data = join(folder, "data");
+    await Deno.mkdir(join(data, "inner.txt"), { recursive: true });
+    await Deno.writeTextFile(join(folder, "a.jsonl"), '\ufeff{"text": "a"}\n{"text": "b"}\n');
+    await Deno.symlink(join(folder, "a.jsonl"), join(data, "link.jsonl"));
+    const documents = await Array.fromAsync(readDocuments([data], { textField: "text" }));
+    assertEquals(documents.map(({ text }) => text), ["a", "b"]);
+  },
+);
+
+folderTest(
   "readDocuments refuses JSONL that is empty, not UTF-8, or ends inside a character",
   async (folder) => {
     const path = join(folder, "a.jsonl");

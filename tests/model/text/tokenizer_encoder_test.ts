@@ -105,6 +105,11 @@ Deno.test("a text with more different words than are kept has the same tokens", 
   assertSameTokens(parts.flat(), jsonTokenizer(files).encode(text), text);
 });
 
+Deno.test("a word of millions of letters is refused in one line", () => {
+  const tokenizer = jsonTokenizer(fixtureFiles("byte_level"));
+  assertThrows(() => tokenizer.encode("世 " + "a".repeat(8_000_000)), DataError, "a word of millions");
+});
+
 Deno.test("a text that is too long to be merged as a whole is refused in one line", () => {
   const text = "a ".repeat(2_000_001);
   const tokenizer = jsonTokenizer(fixtureFiles("sentence_piece"));
