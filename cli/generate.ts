@@ -1,4 +1,4 @@
-import { Command, ValidationError } from "@cliffy/command";
+import { Command } from "@cliffy/command";
 import { chatTemplate } from "../model/text/chat_template.ts";
 import { openCheckpoint } from "../model/files/checkpoint_source.ts";
 import { ConfigError } from "../model/config.ts";
@@ -8,30 +8,11 @@ import { utf8Decoder } from "../model/text/documents.ts";
 import { tokenizerFor, type TokenizerSource } from "../model/text/tokenizer_source.ts";
 import { DTYPE_HELP, KV_DTYPE_HELP, kvDtypeFlag, matrixChoice } from "./dtype_flags.ts";
 import { InterruptedError } from "./errors.ts";
+import { checkGenerateFlags, type GenerateFlags, promptsFlags } from "./generate_flags.ts";
+import { BATCH_SIZE, generatePrompts, planPrompts } from "./generate_prompts.ts";
 import { loadWeights, openNamedDevice } from "./session.ts";
-import { StopStrings } from "./stop_strings.ts";
+import { StopStrings } from "../model/text/stop_strings.ts";
 import { colorDepth, openTerminal, type Terminal } from "./terminal.ts";
-
-interface GenerateFlags {
-  readonly prompt?: string | undefined;
-  readonly file?: string | undefined;
-  readonly count: number;
-  readonly temperature: number;
-  readonly topK: number;
-  readonly topP: number;
-  readonly minP: number;
-  readonly repeatPenalty: number;
-  readonly stop?: string[] | undefined;
-  readonly seed?: number | undefined;
-  readonly depths?: boolean | undefined;
-  readonly json?: boolean | undefined;
-  readonly logprobs?: number | undefined;
-  readonly dtype?: string | undefined;
-  readonly kvDtype: string;
-  readonly chat?: boolean | undefined;
-  readonly system?: string | undefined;
-  readonly quiet?: boolean | undefined;
-}
 
 /** `mor generate`: continues a prompt. */
 // deno-lint-ignore no-explicit-any -- see root.ts
@@ -43,6 +24,22 @@ export function generateCommand(): Command<any> {
     .arguments("<checkpoint:string>")
     .option("-p, --prompt <text:string>", "The prompt; - reads it from stdin.")
     .option("-f, --file <path:string>", "Read the prompt from a file.")
+    .option(
+      "--prompts <file:string>",
+      'Continue many prompts at once: a JSONL file with an object a line, its prompt under "prompt", and where ' +
+        "they differ count, temperature, top_k, top_p, min_p, repeat_penalty, stop, seed, system; - reads stdin.",
+    )
+    .option("--out <file:string>", "With --prompts, the JSONL file of results; stdout unless given.")
+    .option("--resume", "With --out, go on with a file of results.")
+    .option("--in-order", "With --prompts, results in the order of the prompts, not as they finish.")
+    .option(
+      "--batch-size <n:integer>",
+      `With --prompts, most tokens that run together; ${BATCH_SIZE} unless given.`,
+    )
+    .option(
+      "--kv-memory <mib:integer>",
+      "With --prompts, MiB for keys and values; what the texts are expected to need unless given.",
+    )
     .option("-n, --count <n:integer>", "Most tokens to generate.", { default: 128 })
     .option("--temperature <t:number>", "0 always takes the likeliest token.", { default: 0.8 })
     .option("--top-k <k:integer>", "Sample from the k likeliest tokens; 0 is off.", { default: 40 })
@@ -72,22 +69,39 @@ export function generateCommand(): Command<any> {
     .option("--kv-dtype <format:string>", KV_DTYPE_HELP, { default: "f32" })
     .example("Continue a sentence", 'mor generate my-model -p "Call me"')
     .example("Ask a chat model", 'mor generate SmolLM2.gguf --chat -p "What is a whale?"')
+    .example("Many prompts", "mor generate my-model --prompts prompts.jsonl --out results.jsonl")
     .example("In a pipe", "cat prompt.txt | mor generate my-model -p - -q > text.txt")
     .action((flags: GenerateFlags, checkpoint: string) => run(flags, checkpoint));
 }
 
 async function run(flags: GenerateFlags, checkpoint: string): Promise<void> {
-  checkFlags(flags);
+  checkGenerateFlags(flags);
   const [choice, kvDtype] = [matrixChoice(flags.dtype), kvDtypeFlag(flags.kvDtype)];
   const terminal = openTerminal(flags);
-  const prompt = await readPrompt(flags);
   const source = await openCheckpoint(checkpoint);
   const { config } = source;
   const tokenizerSource = await source.readTokenizer();
   const tokenizer = tokenizerFor(tokenizerSource, { config });
-  const promptIds = flags.chat
-    ? tokenizer.encode(chatText(tokenizerSource, { checkpoint, prompt, flags }), { addSpecialTokens: false })
-    : tokenizer.encode(prompt);
+  function encode(
+    { prompt, system = flags.system }: { prompt: string; system?: string | undefined },
+  ): number[] {
+    if (!flags.chat) return tokenizer.encode(prompt);
+    const text = chatText(tokenizerSource, { checkpoint, prompt, system });
+    return tokenizer.encode(text, { addSpecialTokens: false });
+  }
+  if (flags.prompts !== undefined) {
+    const prompts = promptsFlags({ ...flags, prompts: flags.prompts });
+    const plan = await planPrompts(prompts, { config, encode, terminal });
+    const device = await openNamedDevice(terminal);
+    const weights = await loadWeights(device, { source, choice, terminal });
+    const isChat = flags.chat === true;
+    const model = { config, weights, tokenizer };
+    await generatePrompts(device, model, { plan, flags: prompts, kvDtype, isChat, terminal });
+    device.close();
+    return;
+  }
+  const prompt = await readPrompt(flags);
+  const promptIds = encode({ prompt });
   const room = tokenRoom(config, { prompt: promptIds });
   const device = await openNamedDevice(terminal);
   const weights = await loadWeights(device, { source, choice, terminal });
@@ -119,41 +133,6 @@ async function run(flags: GenerateFlags, checkpoint: string): Promise<void> {
   device.close();
 }
 
-function checkFlags(
-  {
-    prompt,
-    file,
-    chat,
-    system,
-    seed,
-    stop,
-    count,
-    temperature,
-    topK,
-    topP,
-    minP,
-    repeatPenalty,
-    logprobs,
-    json,
-  }: GenerateFlags,
-): void {
-  function check(isRight: boolean, text: string): void {
-    if (!isRight) throw new ValidationError(text);
-  }
-  check((prompt === undefined) !== (file === undefined), "Give the prompt by either -p or -f");
-  check(count >= 0, `-n is ${count}, wanted 0 or more`);
-  check(temperature >= 0, `--temperature is ${temperature}, wanted 0 or more`);
-  check(topK >= 0, `--top-k is ${topK}, wanted 0 or more`);
-  check(topP > 0 && topP <= 1, `--top-p is ${topP}, wanted above 0, at most 1`);
-  check(minP >= 0 && minP <= 1, `--min-p is ${minP}, wanted 0 to 1`);
-  check(repeatPenalty > 0, `--repeat-penalty is ${repeatPenalty}, wanted above 0`);
-  check(seed === undefined || seed >= 0 && seed < 2 ** 32, `--seed is ${seed}, wanted 0 to ${2 ** 32 - 1}`);
-  check(!stop?.includes(""), "--stop is empty, wanted a text");
-  check(system === undefined || chat === true, "--system needs --chat");
-  check(logprobs === undefined || json === true, "--logprobs needs --json");
-  check(logprobs === undefined || logprobs >= 0, `--logprobs is ${logprobs}, wanted 0 or more`);
-}
-
 async function readPrompt({ prompt, file }: GenerateFlags): Promise<string> {
   if (file !== undefined) return utf8Decoder(file)(await Deno.readFile(file));
   return prompt === "-" ? utf8Decoder("stdin")(await new Response(Deno.stdin.readable).bytes()) : prompt!;
@@ -162,7 +141,7 @@ async function readPrompt({ prompt, file }: GenerateFlags): Promise<string> {
 /** The prompt as the model's chat template puts it. */
 function chatText(
   source: TokenizerSource,
-  { checkpoint, prompt, flags: { system } }: { checkpoint: string; prompt: string; flags: GenerateFlags },
+  { checkpoint, prompt, system }: { checkpoint: string; prompt: string; system: string | undefined },
 ): string {
   const template = source === "byte" ? null : chatTemplate(source);
   if (!template) {

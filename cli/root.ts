@@ -2,6 +2,7 @@
 import { Command } from "@cliffy/command";
 import { CompletionsCommand } from "@cliffy/command/completions";
 import denoConfig from "../deno.json" with { type: "json" };
+import { benchCommand } from "./bench.ts";
 import { demoCommand } from "./demo.ts";
 import { doctorCommand } from "./doctor.ts";
 import { evalCommand } from "./eval.ts";
@@ -38,6 +39,7 @@ export function rootCommand(): Command<any> {
     .command("forward", forwardCommand())
     .command("inspect", inspectCommand())
     .command("profile", profileCommand())
+    .command("bench", benchCommand())
     .command("pull", pullCommand())
     .command("import", importCommand())
     .command("export", exportCommand())

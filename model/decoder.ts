@@ -16,6 +16,7 @@ import { ConfigError, type ModelConfig } from "./config.ts";
 import { allocateCache, type KvCache } from "./kv_cache.ts";
 import type { ModelWeights } from "./model_weights.ts";
 import { type DecodedToken, MAX_STEPS_PER_READ, SlotSampler } from "./slot_sampler.ts";
+import { writeForcedDepth } from "./token_choice.ts";
 import { transformerForward } from "./transformer.ts";
 import { allocateWorkspace, type Workspace } from "./workspace.ts";
 
@@ -171,14 +172,8 @@ export class Decoder {
    */
   forceDepth(depth: number): void {
     for (const { decisions } of [this.#prompt.workspace, this.#stepWorkspace]) {
-      if (decisions.kind !== "token_choice") {
-        throw new ConfigError("Cannot force a depth without token choice");
-      }
-      const { numRecursions } = this.#config.recursion!;
-      if (!(depth >= 0 && depth <= numRecursions)) {
-        throw new RangeError(`Cannot force depth ${depth}: the model has 1 to ${numRecursions}`);
-      }
-      writeTensor(this.#device, decisions.decision.forced, Uint32Array.of(depth));
+      const decision = decisions.kind === "token_choice" ? decisions.decision : null;
+      writeForcedDepth(this.#device, decision, { config: this.#config, depth });
     }
   }
 

@@ -92,7 +92,7 @@ function gateFunction(
 }
 
 /** The score that a random token exceeds with probability c_r / c_{r-1}. */
-function randomThreshold(config: ModelConfig, step: number): number {
+export function randomThreshold(config: ModelConfig, step: number): number {
   const { capacities } = routerOf(config);
   const { numRecursions } = config.recursion!;
   const capacity = (r: number): number => r < 0 ? 1 : capacities?.[r] ?? (numRecursions - r) / numRecursions;

@@ -8,10 +8,11 @@
  */
 import type { Commands } from "../gpu/commands.ts";
 import { KV_PER_ELEMENT, type KvDtype } from "../gpu/kernels/attention_heads.ts";
+import { PAGE_ROWS, type PagedKeys, pagesFor } from "../gpu/kernels/cache_pages.ts";
 import { cachePlaces } from "../gpu/kernels/cache_places.ts";
 import type { Allocator } from "../gpu/memory.ts";
 import type { Packing } from "../gpu/packing.ts";
-import { createTensor, ELEMENT_BYTES, type Tensor } from "../gpu/tensor.ts";
+import { createTensor, ELEMENT_BYTES, type Tensor, tensorFrom } from "../gpu/tensor.ts";
 import { ConfigError, type ModelConfig, stepFractions } from "./config.ts";
 import { layerPlan } from "./parameters.ts";
 
@@ -23,20 +24,26 @@ export interface KvCache {
   readonly capacity: number;
   /** How keys and values are stored; f16 takes half the bytes and holds nothing beyond 65504. */
   readonly kvDtype: KvDtype;
-  /** (slots * capacity, 2 G D) for each unrolled layer: keys, then values. In f16, G D elements of two numbers each. */
-  readonly first: readonly Tensor[];
-  readonly steps: readonly (readonly Tensor[])[];
-  readonly last: readonly Tensor[];
+  /** Keys and values of each unrolled layer. */
+  readonly first: readonly PagedKeys[];
+  readonly steps: readonly (readonly PagedKeys[])[];
+  readonly last: readonly PagedKeys[];
+  /** Pages of a table: of each text at each layer. */
+  readonly tableLength: number;
   /** (slots) u32 for each recursion step: entries that its slots hold; null where every token has one. */
   readonly lengths: readonly (Tensor | null)[];
 }
 
 /** Columns of a cache row: keys and values of all heads. */
-function entryWidth({ numKeyValueHeads, headDim }: ModelConfig): number {
+export function entryWidth({ numKeyValueHeads, headDim }: ModelConfig): number {
   return 2 * numKeyValueHeads * headDim;
 }
 
-/** @throws ConfigError for more tokens than the model has positions. */
+/**
+ * A cache that holds room for every text's every token at every layer; a slot's pages lie side by side.
+ *
+ * @throws ConfigError for more tokens than the model has positions.
+ */
 export function allocateCache(
   device: Allocator,
   { config, slots, capacity, kvDtype = "f32" }: {
@@ -54,26 +61,43 @@ export function allocateCache(
   }
   const plan = layerPlan(config);
   const isShared = config.kvCache === "shared";
-  const shape = [slots * capacity, entryWidth(config) / KV_PER_ELEMENT[kvDtype]];
-  const tensor = (label: string): Tensor =>
-    createTensor(device, { shape, dtype: kvDtype === "f16" ? "u32" : "f32", label });
-  const steps: Tensor[][] = [];
+  const tableLength = pagesFor(capacity);
+  const pages = tensorFrom(device, {
+    data: Uint32Array.from({ length: slots * tableLength }, (_, page) => page),
+    shape: [slots, tableLength],
+    label: "cache pages",
+  });
+  const layer = (label: string): PagedKeys => ({
+    pool: createPool(device, { config, kvDtype, pages: slots * tableLength, label }),
+    pages,
+  });
+  const steps: PagedKeys[][] = [];
   for (const layers of plan.steps) {
-    steps.push(isShared && steps[0] ? steps[0] : layers.map(() => tensor("block cache")));
+    steps.push(isShared && steps[0] ? steps[0] : layers.map(() => layer("block cache")));
   }
   return {
     slots,
     capacity,
     kvDtype,
-    first: plan.first.map(() => tensor("first cache")),
+    first: plan.first.map(() => layer("first cache")),
     steps,
-    last: plan.last.map(() => tensor("last cache")),
+    last: plan.last.map(() => layer("last cache")),
+    tableLength,
     lengths: plan.steps.map(() =>
       config.router && !isShared
         ? createTensor(device, { shape: [slots], dtype: "u32", label: "cache lengths" })
         : null
     ),
   };
+}
+
+/** Room for the keys and values of a number of pages. */
+function createPool(
+  device: Allocator,
+  { config, kvDtype, pages, label }: { config: ModelConfig; kvDtype: KvDtype; pages: number; label: string },
+): Tensor {
+  const shape = [pages * PAGE_ROWS, entryWidth(config) / KV_PER_ELEMENT[kvDtype]];
+  return createTensor(device, { shape, dtype: kvDtype === "f16" ? "u32" : "f32", label });
 }
 
 /** Where the rows of a pass go in a cache. */
@@ -115,10 +139,10 @@ export function allocateCachePass(
 /** Records the places of all rows, and their depth 0. */
 export function placeRows(
   commands: Commands,
-  { cache: { capacity }, slots, depths, full: { records: places } }: CachePass,
+  { cache: { tableLength }, slots, depths, full: { records: places } }: CachePass,
   { packing }: { packing: Packing },
 ): void {
-  cachePlaces(commands, { packing, slots, lengths: null, depths, places }, { capacity, depth: 0 });
+  cachePlaces(commands, { packing, slots, lengths: null, depths, places }, { tableLength, depth: 0 });
 }
 
 /** Records the places of a recursion step's rows, and their depth. */
@@ -128,8 +152,8 @@ export function placeStepRows(
   { packing, step }: { packing: Packing; step: number },
 ): void {
   const [lengths, places] = [cache.lengths[step]!, steps[step]!.records];
-  const { capacity } = cache;
-  cachePlaces(commands, { packing, slots, lengths, depths, places }, { capacity, depth: step + 1 });
+  const { tableLength } = cache;
+  cachePlaces(commands, { packing, slots, lengths, depths, places }, { tableLength, depth: step + 1 });
 }
 
 /** Entries of a text, by the recursion steps that its tokens ran. */

@@ -33,7 +33,7 @@ function projection(
   { numAttentionHeads: h, numKeyValueHeads: g, headDim }: ModelConfig,
   keys: LayerKeys,
 ): { weight: "qkv" | "q"; heads: RopeSettings } {
-  const makesKeys = keys.kind === "own" || (keys.kind === "cache" && keys.appends);
+  const makesKeys = keys.kind === "own" || (keys.kind === "cache" && keys.appends !== null);
   return makesKeys
     ? { weight: "qkv", heads: { heads: h + g, headDim, stride: (h + 2 * g) * headDim } }
     : { weight: "q", heads: { heads: h, headDim, stride: h * headDim } };
@@ -44,7 +44,7 @@ function attentionShape({ config, longest }: LayerContext, keys: LayerKeys): Att
   const sizes = { heads, kvHeads, headDim, longest };
   if (keys.kind === "cache") {
     const layout = { kOffset: 0, vOffset: kvHeads * headDim };
-    return { ...sizes, layout, keys: { kind: "cache", count: keys.slot.shape[0]! } };
+    return { ...sizes, layout, keys: { kind: "cache", pages: keys.cache.pages } };
   }
   const layout = fusedLayout(sizes);
   if (keys.kind === "own") return { ...sizes, layout };
@@ -104,20 +104,20 @@ function attend(
   const { config, ropeTable: table } = context;
   const settings = attentionShape(context, keys);
   const tensors = { q: qkv, out: attended, logSumExp };
-  if (keys.kind !== "cache" || !keys.appends) {
+  if (keys.kind !== "cache" || keys.appends === null) {
     rope(commands, { x: qkv, packing, table }, projection(config, keys).heads);
   }
   if (keys.kind !== "cache") {
     attention(commands, { ...tensors, kv: keys.shared?.qkv ?? qkv, packing }, settings);
     return;
   }
-  const { slot: kv, places, appends } = keys;
-  if (appends) cacheAppend(commands, { qkv, places, slot: kv, table }, settings);
+  const { cache, places, appends } = keys;
+  if (appends) cacheAppend(commands, { qkv, places: appends, cache, table }, settings);
   // The tiles of `attention` walk the keys between those of a block's first and last row: fine for one text only.
   if (!context.isOneSequence || places.rows.maximum <= MAX_VECTOR_ROWS) {
-    attentionCached(commands, { q: qkv, kv, packing: places, out: attended }, settings);
+    attentionCached(commands, { q: qkv, cache, packing: places, out: attended }, settings);
   } else {
-    attention(commands, { ...tensors, kv, packing: places }, settings);
+    attention(commands, { ...tensors, kv: cache.pool, packing: places }, settings);
   }
 }
 

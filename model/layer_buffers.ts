@@ -1,4 +1,5 @@
 /** What a layer works with: activations that its backward pass needs, scratch, and where its keys come from. */
+import type { PagedKeys } from "../gpu/kernels/cache_pages.ts";
 import type { Allocator } from "../gpu/memory.ts";
 import type { Packing } from "../gpu/packing.ts";
 import { createTensor, type Tensor } from "../gpu/tensor.ts";
@@ -52,8 +53,13 @@ export type LayerKeys =
   | { readonly kind: "own"; readonly shared: SharedKeys | null }
   /** In its projection at the first recursion step (recursive KV sharing, section 2.3 of the paper). */
   | { readonly kind: "shared"; readonly shared: SharedKeys; readonly isLastStep: boolean }
-  /** In a cache's slot, to which it appends its own where `appends`; `places` says which rows each packed row sees. */
-  | { readonly kind: "cache"; readonly slot: Tensor; readonly places: Packing; readonly appends: boolean };
+  /** In a cache: `places` says which entries each packed row sees, `appends` where its own go, if it makes any. */
+  | {
+    readonly kind: "cache";
+    readonly cache: PagedKeys;
+    readonly places: Packing;
+    readonly appends: Packing | null;
+  };
 
 /** Keys and values of the first recursion step, a row for each row of the state. */
 export interface SharedKeys {

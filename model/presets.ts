@@ -71,8 +71,13 @@ const PAPER_SHAPES: Record<string, { shape: Partial<ModelConfig>; layers: number
   },
 };
 
-/** Models on bytes, small enough for two processor cores. */
+/** Models on bytes, small enough for two processor cores; `small` has 14 unrolled layers with any number of recursions. */
 const BYTE_SHAPES: Record<string, { shape: Partial<ModelConfig>; layers: number; blockLayers: number[] }> = {
+  small: {
+    shape: { hiddenSize: 512, intermediateSize: 1536, numAttentionHeads: 8, numKeyValueHeads: 4 },
+    layers: 14,
+    blockLayers: [6, 4, 3],
+  },
   demo: {
     shape: { hiddenSize: 160, intermediateSize: 432, numAttentionHeads: 5, numKeyValueHeads: 5, headDim: 32 },
     layers: 5,
@@ -95,7 +100,7 @@ export function presetNames(): string[] {
 }
 
 /**
- * The configuration of a preset. `demo` and `tiny` alone are MoR with three recursions; the paper's shapes alone are
+ * The configuration of a preset. `small`, `demo` and `tiny` alone are MoR with three recursions; the paper's shapes alone are
  * vanilla.
  *
  * @throws ConfigError for an unknown name.

@@ -174,7 +174,8 @@ function kernelTimes(repeats: readonly DispatchTime[][], { parts }: { parts: num
     .toSorted((a, b) => b.milliseconds - a.milliseconds);
 }
 
-function median(values: readonly number[]): number {
+/** The middle of some values, or of the two in the middle. */
+export function median(values: readonly number[]): number {
   const sorted = values.toSorted((a, b) => a - b);
   const middle = sorted.length >> 1;
   return sorted.length % 2 === 1 ? sorted[middle]! : (sorted[middle - 1]! + sorted[middle]!) / 2;

@@ -19,7 +19,7 @@ import type { RouterWeights } from "./model_weights.ts";
 export interface RouterActivations {
   /** (rows, C) */
   readonly gathered: Tensor;
-  /** (rows, 2 C) */
+  /** (rows, hidden width) */
   readonly hidden: Tensor;
   readonly activated: Tensor;
   readonly gradHidden: Tensor;
@@ -30,12 +30,13 @@ export interface RouterActivations {
   readonly packedRows: Packing;
 }
 
-/** Activations for the rows of a packing; null for a linear router, which needs none. */
+/** Activations for the rows of a packing; null for a linear router, which needs none. Hidden width 2 C unless told. */
 export function allocateRouter(
   device: Allocator,
-  { router: { architecture }, hiddenSize, packing: { rows }, backward }: {
+  { router: { architecture }, hiddenSize, hiddenWidth = 2 * hiddenSize, packing: { rows }, backward }: {
     router: RouterConfig;
     hiddenSize: number;
+    hiddenWidth?: number;
     packing: Packing;
     backward: boolean;
   },
@@ -45,10 +46,10 @@ export function allocateRouter(
   const tensor = (label: string, ...shape: number[]): Tensor => createTensor(device, { shape, label });
   return {
     gathered: tensor("router input", rows.maximum, hiddenSize),
-    hidden: tensor("router hidden", rows.maximum, 2 * hiddenSize),
-    activated: tensor("router activated", rows.maximum, 2 * hiddenSize),
-    gradHidden: tensor("router hidden gradient", gradRows, 2 * hiddenSize),
-    gradActivated: tensor("router activated gradient", gradRows, 2 * hiddenSize),
+    hidden: tensor("router hidden", rows.maximum, hiddenWidth),
+    activated: tensor("router activated", rows.maximum, hiddenWidth),
+    gradHidden: tensor("router hidden gradient", gradRows, hiddenWidth),
+    gradActivated: tensor("router activated gradient", gradRows, hiddenWidth),
     gradGathered: tensor("router input gradient", gradRows, hiddenSize),
     packedRows: {
       rows,

@@ -13,8 +13,8 @@ import { sum } from "../gpu/kernels/sum.ts";
 import { thresholdSelect } from "../gpu/kernels/threshold.ts";
 import type { Allocator } from "../gpu/memory.ts";
 import { dynamicPacking, type Packing } from "../gpu/packing.ts";
-import { createTensor, type Dtype, type Tensor } from "../gpu/tensor.ts";
-import type { ModelConfig, TokenChoiceConfig } from "./config.ts";
+import { createTensor, type Dtype, type Tensor, writeTensor } from "../gpu/tensor.ts";
+import { ConfigError, type ModelConfig, type TokenChoiceConfig } from "./config.ts";
 import type { RouterWeights } from "./model_weights.ts";
 import { allocateRouter, type RouterActivations, routerBackward, routerForward } from "./router.ts";
 import type { Selection } from "./selection.ts";
@@ -94,6 +94,24 @@ export function allocateDepthDecision(
   };
 }
 
+/**
+ * Sends every token to one depth, whatever the router says; 0 leaves the choice to the router again.
+ *
+ * @throws ConfigError for a model without token choice, RangeError for a depth that it does not have.
+ */
+export function writeForcedDepth(
+  device: Allocator,
+  decision: DepthDecision | null,
+  { config, depth }: { config: ModelConfig; depth: number },
+): void {
+  if (!decision) throw new ConfigError("Cannot force a depth without token choice");
+  const { numRecursions } = config.recursion!;
+  if (!(depth >= 0 && depth <= numRecursions)) {
+    throw new RangeError(`Cannot force depth ${depth}: the model has 1 to ${numRecursions}`);
+  }
+  writeTensor(device, decision.forced, Uint32Array.of(depth));
+}
+
 /** A model's router: its weights and, for loss-free balancing, its bias. */
 export interface DepthRouter {
   readonly weights: RouterWeights;
@@ -120,8 +138,8 @@ function choiceSettings(config: ModelConfig, { rows }: Packing): DepthChoiceSett
   return { rows, recursions, alpha: router.alpha, function: router.random ? "none" : router.function };
 }
 
-/** Records every token's depth and gate, and the tokens of each step. `state` (M, C). */
-export function depthForward(
+/** Records every token's depth and gate. `state` (M, C). */
+export function depthScores(
   commands: Commands,
   { decision, state, router: { weights, bias } }: {
     decision: DepthDecision;
@@ -130,7 +148,7 @@ export function depthForward(
   },
   { config, seed, byPosition }: DepthContext,
 ): void {
-  const { full, logits, probabilities, depths, gates, squares, forced, noBias, selections } = decision;
+  const { full, logits, probabilities, depths, gates, squares, forced, noBias } = decision;
   const router = routerOf(config);
   const settings = choiceSettings(config, full);
   if (router.random) {
@@ -149,8 +167,18 @@ export function depthForward(
     gates,
     squares,
   }, settings);
+}
+
+/** Records every token's depth and gate, and the tokens of each step. `state` (M, C). */
+export function depthForward(
+  commands: Commands,
+  { decision, ...scored }: { decision: DepthDecision; state: Tensor; router: DepthRouter },
+  context: DepthContext,
+): void {
+  depthScores(commands, { decision, ...scored }, context);
+  const { depths: logits, selections } = decision;
   for (const { step, candidates, packing, chosen, prefix } of selections.slice(1)) {
-    thresholdSelect(commands, { logits: depths, candidates, prefix, chosen, packing }, {
+    thresholdSelect(commands, { logits, candidates, prefix, chosen, packing }, {
       threshold: step,
       scores: "state",
     });

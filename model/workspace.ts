@@ -2,6 +2,7 @@
  * Every buffer of a forward (and backward) pass, as a table: made once for a batch shape, before anything is recorded,
  * so that the memory of a run is known before it is taken.
  */
+import type { PagedKeys } from "../gpu/kernels/cache_pages.ts";
 import { ropeTable } from "../gpu/kernels/rope.ts";
 import type { Allocator } from "../gpu/memory.ts";
 import { fixedPacking, fullPacking, type Packing } from "../gpu/packing.ts";
@@ -199,11 +200,11 @@ function allocateLayers(
   const endActivations = activationSource(device, source);
   const blockActivations = activationSource(device, source);
   const own: LayerKeys = { kind: "own", shared: null };
-  function ends(layers: readonly number[], slots: readonly Tensor[] | undefined): LayerBuffers {
+  function ends(layers: readonly number[], caches: readonly PagedKeys[] | undefined): LayerBuffers {
     return {
       activations: layers.map(() => endActivations({ rows, kind: "all" })),
       keys: layers.map((_, i) =>
-        cache ? { kind: "cache", slot: slots![i]!, places: cache.full, appends: true } : own
+        cache ? { kind: "cache", cache: caches![i]!, places: cache.full, appends: cache.full } : own
       ),
     };
   }
@@ -232,10 +233,14 @@ function allocateLayers(
       packing,
       activations,
       keys: layers.map((_, j): LayerKeys => {
-        const appends = !isShared || isStart;
         if (cache) {
           const places = cache.steps[r] ?? cache.full;
-          return { kind: "cache", slot: cache.cache.steps[r]![j]!, places, appends };
+          return {
+            kind: "cache",
+            cache: cache.cache.steps[r]![j]!,
+            places,
+            appends: isShared && !isStart ? null : places,
+          };
         }
         if (!isShared) return own;
         return isStart

@@ -2,13 +2,15 @@ import attentionCode from "./attention.wgsl" with { type: "text" };
 import attentionBackwardCode from "./attention_backward.wgsl" with { type: "text" };
 import attentionLoadCode from "./attention_load.wgsl" with { type: "text" };
 import attentionLoadSubgroupsCode from "./attention_load_subgroups.wgsl" with { type: "text" };
+import attentionRowsCode from "./attention_rows.wgsl" with { type: "text" };
 import attentionTileCode from "./attention_tile.wgsl" with { type: "text" };
 import type { Commands } from "../commands.ts";
 import { type Constants, defineKernel, type Kernel } from "../kernel.ts";
 import type { Packing } from "../packing.ts";
 import { linearGrid, rowGrid, type Rows } from "../rows.ts";
 import { checkShape, type Tensor } from "../tensor.ts";
-import { type AttentionHeads, headConstants, KV_PARTS, type KvDtype, kvDtypeOf } from "./attention_heads.ts";
+import { CACHE_PAGES, PAGE_ROWS } from "./cache_pages.ts";
+import { type AttentionHeads, headConstants, KV_PARTS, kvDtypeOf } from "./attention_heads.ts";
 import { hasSubgroupsOfEight, MAX_LOOP_TURNS } from "./row_lanes.ts";
 
 /** Rows of an invocation, keys (or queries) of a turn, and rows of the 8 invocations that share them. */
@@ -16,11 +18,16 @@ const TILE_ROWS = 4;
 const TILE_KEYS = 8;
 const BLOCK_ROWS = 32;
 
-const FORWARD = {
-  f32: loadVariants("attention.wgsl", { code: attentionCode, dtype: "f32" }),
-  f16: loadVariants("attention.wgsl", { code: attentionCode, dtype: "f16" }),
+const ROWS = { "attention_rows.wgsl": attentionRowsCode, ...KV_PARTS.f32 };
+const FORWARD = loadVariants("attention.wgsl", { code: attentionCode, parts: ROWS });
+const CACHED = {
+  f32: loadVariants("attention.wgsl", { code: attentionCode, parts: { ...CACHE_PAGES, ...KV_PARTS.f32 } }),
+  f16: loadVariants("attention.wgsl", { code: attentionCode, parts: { ...CACHE_PAGES, ...KV_PARTS.f16 } }),
 };
-const BACKWARD = loadVariants("attention_backward.wgsl", { code: attentionBackwardCode, dtype: "f32" });
+const BACKWARD = loadVariants("attention_backward.wgsl", {
+  code: attentionBackwardCode,
+  parts: KV_PARTS.f32,
+});
 
 /** The heads, and how much one dispatch does. */
 export interface AttentionSettings extends AttentionHeads {
@@ -41,10 +48,11 @@ export type KeyRows =
   /** The `count` rows of the state, `tokens` a sequence: a row sees its sequence up to its own position. */
   | { readonly kind: "state"; readonly count: number; readonly tokens: number }
   /**
-   * The `count` rows of a cache, f32 or f16 (see `KvDtype`): a row sees z to w of its packing record, both included,
-   * neither of which descends from row to row; `longest` counts from the first row's z to the last row's w. Forward only.
+   * The pool of a cache, f32 or f16 (see `KvDtype`), with its `pages` (see `PagedKeys`): all rows are of one text and see
+   * its entries 0 to w in the table that begins at place z, the last two of their record, and w never descends from row
+   * to row. Forward only.
    */
-  | { readonly kind: "cache"; readonly count: number };
+  | { readonly kind: "cache"; readonly pages: Tensor };
 
 const PACKED: KeyRows = { kind: "packed" };
 
@@ -74,6 +82,7 @@ export function attention(
 ): void {
   const { rows, records } = packing;
   const { heads, headDim } = settings;
+  const { keys: keyRows = PACKED } = settings;
   const { kernels, constants } = prepare("attention", { commands, q, kv, rows, settings });
   checkShape("attention", {
     out: [out, [rows.maximum, heads * headDim]],
@@ -83,7 +92,15 @@ export function attention(
   for (const range of windows({ count: keys, settings, turns: 1 + 2 * (constants.WIDTH + 1) })) {
     commands.dispatch(kernels.forward, {
       entryPoint: "forward",
-      tensors: { rows: rows.count, packing: records, q, kv, out, log_sum_exp: logSumExp },
+      tensors: {
+        rows: rows.count,
+        packing: records,
+        ...(keyRows.kind === "cache" && { pages: keyRows.pages }),
+        q,
+        kv,
+        out,
+        log_sum_exp: logSumExp,
+      },
       settings: range,
       constants,
       grid: rowGrid(rows, { unitsPerGroup: TILE_ROWS * constants.LANES, z: heads }),
@@ -177,13 +194,13 @@ export function attentionBackward(
 /** The same kernels over the two ways to load eight rows. */
 function loadVariants(
   file: string,
-  { code, dtype }: { code: string; dtype: KvDtype },
+  { code, parts }: { code: string; parts: Readonly<Record<string, string>> },
 ): { separate: Kernel; subgroups: Kernel } {
-  const parts = { "attention_tile.wgsl": attentionTileCode, ...KV_PARTS[dtype] };
+  const all = { "attention_tile.wgsl": attentionTileCode, ...parts };
   return {
-    separate: defineKernel(file, code, { ...parts, "attention_load.wgsl": attentionLoadCode }),
+    separate: defineKernel(file, code, { ...all, "attention_load.wgsl": attentionLoadCode }),
     subgroups: defineKernel(file, code, {
-      ...parts,
+      ...all,
       "attention_load_subgroups.wgsl": attentionLoadSubgroupsCode,
     }),
   };
@@ -209,7 +226,7 @@ function prepare(
   if (dtype !== "f32" && keys.kind !== "cache") {
     throw new TypeError(`Cannot record ${operation}: kv is ${dtype}, expected f32 where it is no cache`);
   }
-  const keyRows = keys.kind === "packed" ? rows.maximum : keys.count;
+  const keyRows = keys.kind === "packed" ? rows.maximum : keys.kind === "state" ? keys.count : 0;
   checkShape(operation, {
     q: [q, [rows.maximum, q.shape.at(-1)!]],
     kv: [kv, [keyRows, kv.shape.at(-1)!]],
@@ -217,10 +234,12 @@ function prepare(
   const variant = useSubgroups ? "subgroups" : "separate";
   const constants = {
     ...shape,
+    ...(keys.kind === "cache" && { PAGE_ROWS }),
     KEYS: KEYS[keys.kind],
     LANES: useSubgroups || device.info.isSoftware ? 8 : 32,
   };
-  return { kernels: { forward: FORWARD[dtype][variant], backward: BACKWARD[variant] }, constants };
+  const forward = keys.kind === "cache" ? CACHED[dtype] : FORWARD;
+  return { kernels: { forward: forward[variant], backward: BACKWARD[variant] }, constants };
 }
 
 /** Most keys from the first that a block of rows sees to the last. */

@@ -18,6 +18,7 @@ fn forward(
     return;
   }
   let head = group.z;
+  let table = packing[block].z; // of all rows' keys where they are a cache's
   let last_row = rows[0] - 1u;
   let row = min(first_row + NEXT_4, vec4<u32>(last_row)); // past the end: the last row again, with the same result
   let is_row = first_row <= last_row; // the others only load for their neighbours
@@ -47,7 +48,8 @@ fn forward(
   }
 
   for (var key = block_first; key < window_end; key += 8u) {
-    let keys = eight_rows(key, block_end - 1u, local % 8u);
+    let place = key_row(table, key);
+    let keys = eight_rows(place, place + (block_end - 1u - key), local % 8u);
     var products = Tiles();
     for (var c = 0u; c < WIDTH; c++) {
       products = add_products(products, load_kv(keys, k_column + c), q_tile(q_place + c));

@@ -9,6 +9,7 @@ import { defineKernel, type Kernel } from "../kernel.ts";
 import type { Packing } from "../packing.ts";
 import { rowGrid } from "../rows.ts";
 import { checkShape, type Tensor } from "../tensor.ts";
+import { CACHE_PAGES, PAGE_ROWS, type PagedKeys } from "./cache_pages.ts";
 import { type AttentionHeads, headConstants, KV_PARTS, type KvDtype, kvDtypeOf } from "./attention_heads.ts";
 import { hasSubgroupsOfEight, MAX_LOOP_TURNS } from "./row_lanes.ts";
 
@@ -25,33 +26,39 @@ const SUBGROUPS = kvVariants({
 /** The kernel with these parts for either form of keys and values. */
 function kvVariants(parts: Readonly<Record<string, string>>): Record<KvDtype, Kernel> {
   const define = (dtype: KvDtype): Kernel =>
-    defineKernel("attention_cached.wgsl", attentionCachedCode, { ...parts, ...KV_PARTS[dtype] });
+    defineKernel("attention_cached.wgsl", attentionCachedCode, {
+      ...parts,
+      ...CACHE_PAGES,
+      ...KV_PARTS[dtype],
+    });
   return { f32: define("f32"), f16: define("f16") };
 }
 
 /** The heads, and how far a row sees. */
 export interface AttentionCachedSettings extends AttentionHeads {
-  /** Most keys that a row sees; all rows of the cache unless told. */
+  /** Most keys that a row sees; as many as its table has places for unless told. */
   readonly longest?: number;
 }
 
 /**
- * Records attention of every packed row to rows of a key/value cache: those from its record's z to its w, inclusive, at
- * least one. Key/value head g serves the query heads g * H / G to (g + 1) * H / G - 1.
+ * Records attention of every packed row to a text's entries in a cache: 0 to w of the table that begins at place z
+ * of the cache's pages, z and w being the last two of its record. Key/value head g serves the query heads g * H / G to (g + 1) * H / G - 1.
  *
- * q (rows, at least H * D), head h at column h * D; kv (cache rows, ...) as `layout` says; out (rows, H * D). All f32,
- * kv also f16 (see `KvDtype`). A row's result does not depend on the others, bit for bit.
+ * q (rows, at least H * D), head h at column h * D; the cache's pool (pool rows, ...) as `layout` says; out
+ * (rows, H * D). All f32, the pool also f16 (see `KvDtype`). A row's result does not depend on the others, nor on where
+ * the pages lie, bit for bit.
  *
  * @throws TypeError for a shape that does not fit; RangeError for a size that is not a multiple of 4, heads that do not
  * divide or more keys than an invocation can loop over.
  */
 export function attentionCached(
   commands: Commands,
-  { q, kv, packing, out }: { q: Tensor; kv: Tensor; packing: Packing; out: Tensor },
+  { q, cache, packing, out }: { q: Tensor; cache: PagedKeys; packing: Packing; out: Tensor },
   settings: AttentionCachedSettings,
 ): void {
   const { rows, records } = packing;
-  const { heads, headDim, longest = kv.shape[0]! } = settings;
+  const { pool: kv, pages } = cache;
+  const { heads, headDim, longest = pages.shape[1]! * PAGE_ROWS } = settings;
   const shape = headConstants("attentionCached", { q, kv, settings });
   checkShape("attentionCached", {
     q: [q, [rows.maximum, q.shape.at(-1)!]],
@@ -62,12 +69,8 @@ export function attentionCached(
   const subgroups = lanes.LANES === 8 && hasSubgroupsOfEight(commands.device);
   commands.dispatch((subgroups ? SUBGROUPS : SEPARATE)[kvDtypeOf(kv)], {
     entryPoint: "forward",
-    tensors: { rows: rows.count, packing: records, q, kv, out },
-    constants: {
-      ...shape,
-      ROWS: 1,
-      ...lanes,
-    },
+    tensors: { rows: rows.count, packing: records, pages, q, kv, out },
+    constants: { ...shape, PAGE_ROWS, ROWS: 1, ...lanes },
     grid: rowGrid(rows, { unitsPerGroup: 1, z: heads }),
   });
 }

@@ -1,7 +1,8 @@
-// s_j = SCALE * dot(q, k_j) for packing[row].z <= j <= packing[row].w,  out = sum over j of softmax(s)_j * v_j
+// s_j = SCALE * dot(q, k_j) for 0 <= j <= packing[row].w,  out = sum over j of softmax(s)_j * v_j
 // (online softmax: Milakov & Gimelshein 2018, section 3)
-// q (rows, Q_STRIDE vec4), head h from column h * WIDTH; kv (cache rows, KV_STRIDE vec4), in a part: key head g from
-// column K_OFFSET + g * WIDTH, value head g from V_OFFSET + g * WIDTH; packing (rows); out (rows, HEADS, WIDTH vec4).
+// q (rows, Q_STRIDE vec4), head h from column h * WIDTH; kv (pool rows, KV_STRIDE vec4), in a part: key head g from
+// column K_OFFSET + g * WIDTH, value head g from V_OFFSET + g * WIDTH; packing (rows): in z the row's table of pages,
+// see cache_pages.wgsl; out (rows, HEADS, WIDTH vec4).
 // One workgroup per row and head, heads in z: a row's result depends on no other row. It takes tiles of 4 LANES keys:
 // first each lane scores 4 keys, then each lane sums one column of their values, or several in turn. A head narrower
 // than the lanes has several lanes for a column: each of the SLICES takes its share of the keys.
@@ -43,15 +44,16 @@ fn forward(
   let q_place = row * Q_STRIDE + head * WIDTH;
   let k_column = K_OFFSET + head / GROUP_HEADS * WIDTH;
   let v_column = V_OFFSET + head / GROUP_HEADS * WIDTH;
+  let table = packing[row].z;
   let last = packing[row].w;
   let slice = lane / COLUMNS;
 
   var largest = LOWEST;
   var total = 0.0; // of the weights of the lane's own keys
-  for (var first = packing[row].z; first <= last; first += 4u * LANES) {
-    let key = first + 4u * lane + NEXT_4;
-    let products = query_products(q_place, lane, min(key, vec4<u32>(last)) * KV_STRIDE + k_column);
-    let scores = select(vec4<f32>(LOWEST), SCALE * products, key <= vec4<u32>(last));
+  for (var first = 0u; first <= last; first += 4u * LANES) {
+    let key = first + 4u * lane;
+    let products = query_products(q_place, lane, four_rows(table, key, last) * KV_STRIDE + k_column);
+    let scores = select(vec4<f32>(LOWEST), SCALE * products, key + NEXT_4 <= vec4<u32>(last));
     let next = max(largest, row_max(local, max(max(scores.x, scores.y), max(scores.z, scores.w))));
     let shrink = exp(largest - next);
     let own = exp(scores - next);
@@ -65,7 +67,7 @@ fn forward(
       var sum = vec4<f32>();
       for (var i = 0u; i < filled; i += SLICES) {
         let other = i + slice; // all lanes take every turn, because they exchange; spare weights are 0
-        let place = min(first + 4u * other + NEXT_4, vec4<u32>(last)) * KV_STRIDE + (v_column + min(c, WIDTH - 1u));
+        let place = four_rows(table, first + 4u * other, last) * KV_STRIDE + (v_column + min(c, WIDTH - 1u));
         sum += kv_tile(place) * weights_of(other, own);
       }
       if (c < WIDTH) {
@@ -83,6 +85,12 @@ fn forward(
     }
     out[(row * HEADS + head) * WIDTH + c] = sum * inverse;
   }
+}
+
+// Rows of the pool that hold the keys first to first + 3, which one page holds; past the last key some other one's.
+fn four_rows(table: u32, first: u32, last: u32) -> vec4<u32> {
+  let start = min(first, last - last % 4u);
+  return key_row(table, start) + min(NEXT_4, vec4<u32>(last - start));
 }
 
 // dot(q, k) for four keys.

@@ -18,7 +18,7 @@ override SCALE: f32;
 override KEYS: u32; // which rows the key rows are:
 const PACKED_KEYS = 0u; // the packed rows: row i sees those of its sequence up to itself
 const STATE_KEYS = 1u; // the state's rows: row i sees its sequence up to its own position
-const CACHED_KEYS = 2u; // a cache's: row i sees packing[i].z to packing[i].w, both included
+const CACHED_KEYS = 2u; // a cache's, of one text: row i sees its entries 0 to packing[i].w, table in z
 
 struct Settings {
   first: u32, // keys (backward_keys: queries) of a block that earlier dispatches have done
@@ -33,6 +33,9 @@ struct Settings {
 
 fn first_key(row: u32) -> u32 {
   let record = packing[row];
+  if (KEYS == CACHED_KEYS) {
+    return 0u;
+  }
   return select(record.z, record.x - record.y, KEYS == STATE_KEYS);
 }
 

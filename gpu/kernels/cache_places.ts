@@ -8,13 +8,13 @@ import { MAX_LOOP_TURNS } from "./row_lanes.ts";
 const CACHE_PLACES = defineKernel("cache_places.wgsl", cachePlacesCode);
 
 /**
- * Records which rows of a cache each packed row sees, and where its own keys and values go: `places` gets the packing's
- * records with z, w = first and last cache row, both included, w being the row's own. A cache holds `capacity` rows for
- * each slot, one slot after the other.
+ * Records which entries of a cache each packed row sees, and where its own keys and values go: `places` gets the
+ * packing's records with z = where the table of its text begins among the cache's pages, slot * `tableLength`, and w =
+ * its own entry there; it sees that and those before.
  *
- * With `lengths` (slots) u32, the entries that each slot holds, a row's own place follows those and its earlier
- * neighbours, and the lengths grow by the packed rows: recursion-wise caching, whose entries are the tokens active at
- * one recursion step. With null it is the row's position: every token has an entry.
+ * With `lengths` (slots) u32, the entries that each slot holds, a row's own follows those and its earlier neighbours,
+ * and the lengths grow by the packed rows: recursion-wise caching, whose entries are the tokens active at one recursion
+ * step. With null it is the row's position: every token has an entry.
  *
  * slots (state rows) u32: the slot that a row belongs to. depths (state rows) u32: becomes `depth` for packed rows.
  * places has the packing's rows.
@@ -30,7 +30,7 @@ export function cachePlaces(
     depths: Tensor;
     places: Tensor;
   },
-  { capacity, depth }: { capacity: number; depth: number },
+  { tableLength, depth }: { tableLength: number; depth: number },
 ): void {
   checkShape("cachePlaces", {
     packing: [records, [rows.maximum, 4]],
@@ -45,7 +45,7 @@ export function cachePlaces(
   commands.dispatch(CACHE_PLACES, {
     entryPoint: lengths ? "by_length" : "by_position",
     tensors: { rows: rows.count, packing: records, slots, ...(lengths && { lengths }), depths, places },
-    settings: { capacity, depth },
+    settings: { table_length: tableLength, depth },
     constants: { WIDTH: width },
     grid: [1, 1, 1],
   });

@@ -1,13 +1,14 @@
-// places[i] = (x and y of packing[i], first, own): the cache rows that packed row i sees, its own last
-// by_position: first = slot * capacity, own = first + position;  by_length: own = first + lengths[slot] + rank of row i
-// among the slot's packed rows, and lengths[slot] += packed rows of the slot.  Both: depths[x of packing[i]] = depth
+// places[i] = (x and y of packing[i], slot * table_length, own): where the table of row i's text begins among the cache's
+// pages, and its own entry there
+// by_position: own = position;  by_length: own = lengths[slot] + rank of row i among the slot's packed rows, and
+// lengths[slot] += packed rows of the slot.  Both: depths[x of packing[i]] = depth
 // packing, places (rows, 4) u32; slots (state rows): whose text a row belongs to; lengths (slots); depths (state rows).
 // One workgroup for all rows.
 
 override WIDTH: u32;
 
 struct Settings {
-  capacity: u32, // cache rows of a slot
+  table_length: u32,
   depth: u32,
 }
 
@@ -23,8 +24,7 @@ struct Settings {
 fn by_position(@builtin(local_invocation_index) lane: u32) {
   for (var row = lane; row < rows[0]; row += WIDTH) {
     let record = packing[row];
-    let first = slots[record.x] * settings.capacity;
-    places[row] = vec4<u32>(record.xy, first, first + record.y);
+    places[row] = vec4<u32>(record.xy, slots[record.x] * settings.table_length, record.y);
     depths[record.x] = settings.depth;
   }
 }
@@ -34,8 +34,7 @@ fn by_length(@builtin(local_invocation_index) lane: u32) {
   for (var row = lane; row < rows[0]; row += WIDTH) {
     let record = packing[row];
     let slot = slots[record.x];
-    let first = slot * settings.capacity;
-    places[row] = vec4<u32>(record.xy, first, first + lengths[slot] + row - record.z);
+    places[row] = vec4<u32>(record.xy, slot * settings.table_length, lengths[slot] + row - record.z);
     depths[record.x] = settings.depth;
   }
   storageBarrier(); // all have read the lengths

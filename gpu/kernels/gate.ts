@@ -1,12 +1,16 @@
 import gateCode from "./gate.wgsl" with { type: "text" };
+import gateFunctionCode from "./gate_function.wgsl" with { type: "text" };
 import type { Commands } from "../commands.ts";
-import { defineKernel } from "../kernel.ts";
+import { type Constants, defineKernel } from "../kernel.ts";
 import { rowGrid, type Rows } from "../rows.ts";
 import { checkShape, type Tensor } from "../tensor.ts";
 
-const GATE = defineKernel("gate.wgsl", gateCode);
+/** The part of a kernel that makes gates. */
+export const GATE_PART = { "gate_function.wgsl": gateFunctionCode } as const;
 
-/** Numbers of the functions in gate.wgsl. */
+const GATE = defineKernel("gate.wgsl", gateCode, GATE_PART);
+
+/** Numbers of the functions in gate_function.wgsl. */
 const FUNCTIONS = { sigmoid: 0, tanh: 1, none: 2 } as const;
 
 /** Invocations of a workgroup in gate.wgsl. */
@@ -23,6 +27,13 @@ export interface GateSettings {
   readonly function: GateFunction;
 }
 
+/** The part's constants. */
+export function gateConstants(
+  { alpha, function: name }: { alpha: number; function: GateFunction },
+): Constants {
+  return { FUNCTION: FUNCTIONS[name], ALPHA: alpha };
+}
+
 /**
  * Records gates_i = alpha * f(logits[chosen_i]) for every kept row (Bae et al. 2025, arXiv 2507.10524).
  * logits (candidates) f32; chosen (rows) u32, indices into logits; gates (rows) f32.
@@ -30,13 +41,13 @@ export interface GateSettings {
 export function gate(
   commands: Commands,
   { logits, chosen, gates }: { logits: Tensor; chosen: Tensor; gates: Tensor },
-  { rows, alpha, function: name }: GateSettings,
+  { rows, ...settings }: GateSettings,
 ): void {
   checkShape("gate", { chosen: [chosen, [rows.maximum]], gates: [gates, [rows.maximum]] });
   commands.dispatch(GATE, {
     entryPoint: "forward",
     tensors: { rows: rows.count, logits, chosen, gates },
-    constants: { FUNCTION: FUNCTIONS[name], ALPHA: alpha },
+    constants: gateConstants(settings),
     grid: rowGrid(rows, { unitsPerGroup: WIDTH }),
   });
 }
@@ -53,7 +64,7 @@ export function gateBackward(
     gradGates: Tensor;
     gradLogits: Tensor;
   },
-  { rows, alpha, function: name }: GateSettings,
+  { rows, ...settings }: GateSettings,
 ): void {
   checkShape("gateBackward", {
     chosen: [chosen, [rows.maximum]],
@@ -63,7 +74,7 @@ export function gateBackward(
   commands.dispatch(GATE, {
     entryPoint: "backward",
     tensors: { rows: rows.count, logits, chosen, grad_gates: gradGates, grad_logits: gradLogits },
-    constants: { FUNCTION: FUNCTIONS[name], ALPHA: alpha },
+    constants: gateConstants(settings),
     grid: rowGrid(rows, { unitsPerGroup: WIDTH }),
   });
 }

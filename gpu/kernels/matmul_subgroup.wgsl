@@ -107,8 +107,9 @@ fn matmul(
   let own = local.x * 4u;
   let column = group.z * 32u + own;
   let end = depth_limit();
+  let start = select(end, settings.depth_start, row < row_limit()); // nothing to do past the last row
   var sums: array<mat4x4<f32>, 16>; // [i] = rows row + 4 i .. + 3. A loop over it here would make it memory: 4 times slower.
-  for (var k = settings.depth_start; k < end; k += 4u) {
+  for (var k = start; k < end; k += 4u) {
     let y = read_b(column, k, end);
     let low = read_a(row + own, k, end);
     sums[0] = add(sums[0], y, low, 0u);

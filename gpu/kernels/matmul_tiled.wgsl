@@ -88,8 +88,9 @@ fn matmul(
   let first_row = (group.x + group.y * groups.x) * 64u;
   let first_column = group.z * 64u;
   let end = depth_limit();
+  let first = select(end, settings.depth_start, first_row < row_limit()); // nothing to do past the last row
   var sums: array<vec4<f32>, 4>; // [i] = 4 columns of row i
-  for (var start = settings.depth_start; start < end; start += 16u) {
+  for (var start = first; start < end; start += 16u) {
     for (var step = 0u; step < 4u; step++) {
       let p = element(index, step, A_DEPTH_FIRST);
       tile_a[p.x][p.y / 4u][p.y % 4u] = read_a(start + p.x, first_row + p.y);

@@ -92,7 +92,7 @@ export function seenWords(vocabSize: number): number {
  * on no other slot. A row with a NaN, an Infinity or no finite logit gets `NO_TOKEN`, with log probability 0.
  *
  * logits (rows, stride) f32, stride a multiple of 4 and at least vocabSize: the columns from vocabSize on are left out.
- * slots (rows) u32: row r belongs to slot slots_r, no two rows to one slot. Indexed by slot, S of them: sampling
+ * slots (rows) u32: row r belongs to slot slots_r, the first of `slotStride` elements, no two rows to one slot. Indexed by slot, S of them: sampling
  * (S, 8) u32, records of `samplingRecord`; positions (S) u32 of the last token that was run; seen
  * (S, `seenWords(vocabSize)`) u32, bit v % 32 of word v / 32 for token v, gets the chosen token. Overwritten at the
  * rows' slots: tokens (S) u32; logProbabilities (S) f32, the natural logarithm of the model's own probability of the
@@ -112,7 +112,7 @@ export function sample(
     tokens: Tensor;
     logProbabilities: Tensor;
   },
-  { rows, vocabSize }: { rows: Rows; vocabSize: number },
+  { rows, vocabSize, slotStride = 1 }: { rows: Rows; vocabSize: number; slotStride?: number },
 ): void {
   const stride = logits.shape.at(-1)!;
   if (stride < vocabSize || stride % 4 !== 0) {
@@ -125,7 +125,7 @@ export function sample(
   const [capacity = 0] = sampling.shape;
   checkShape("sample", {
     logits: [logits, [rows.maximum, stride]],
-    slots: [slots, [rows.maximum]],
+    slots: [slots, [rows.maximum * slotStride]],
     sampling: [sampling, [capacity, SAMPLING_RECORD_LENGTH]],
     positions: [positions, [capacity]],
     seen: [seen, [capacity, words]],
@@ -150,7 +150,15 @@ export function sample(
       tokens,
       log_probabilities: logProbabilities,
     },
-    constants: { VOCAB: vocabSize, STRIDE: stride, WORDS: words, WIDTH: width, LANES: width, ROWS: 1 },
+    constants: {
+      VOCAB: vocabSize,
+      STRIDE: stride,
+      WORDS: words,
+      SLOT_STRIDE: slotStride,
+      WIDTH: width,
+      LANES: width,
+      ROWS: 1,
+    },
     grid: rowGrid(rows, { unitsPerGroup: 1 }),
   });
 }

@@ -3,12 +3,13 @@
 // E_v ~ Exp(1) is a hash of (seed, positions[s], v). l is logits[r] with the repeat penalty on the seen tokens.
 // Kept are the tokens that top-k, top-p (of what top-k keeps) and min-p all keep. Temperature 0 takes the largest l.
 // log_probabilities[s] = log softmax(logits[r])[tokens[s]]; seen[s] gets the token's bit.
-// logits (rows, STRIDE), of which VOCAB columns count; slots (rows); sampling, positions, tokens and
+// logits (rows, STRIDE), of which VOCAB columns count; slots (rows), SLOT_STRIDE elements each; sampling, positions, tokens and
 // log_probabilities (S); seen (S, WORDS). One workgroup per row.
 
 override VOCAB: u32;
 override STRIDE: u32; // a multiple of 4
 override WORDS: u32;  // VOCAB bits
+override SLOT_STRIDE: u32 = 1u;
 
 const NO_TOKEN = 0xffffffffu;
 const DAMAGED = 0u;           // before the key of any number
@@ -159,7 +160,7 @@ fn sample(
     return;
   }
   let lane = local.x;
-  let slot = slots[r];
+  let slot = slots[r * SLOT_STRIDE];
   var row = Row(r * (STRIDE / 4u), slot * WORDS, 0.0, EXCLUDED, sampling[slot]);
   // The likeliest token, and the model's own distribution as in cross_entropy.wgsl.
   var best = vec2<u32>(0xffffffffu, NO_TOKEN);

@@ -1,3 +1,4 @@
+import gatingCode from "./gating.wgsl" with { type: "text" };
 import scatterRowsCode from "./scatter_rows.wgsl" with { type: "text" };
 import rowReduceCode from "./row_reduce.wgsl" with { type: "text" };
 import type { Commands } from "../commands.ts";
@@ -7,13 +8,19 @@ import { linearGrid, rowGrid } from "../rows.ts";
 import { checkShape, elementCount, type Tensor } from "../tensor.ts";
 import { rowLanes } from "./row_lanes.ts";
 
-const SCATTER_ROWS = defineKernel("scatter_rows.wgsl", scatterRowsCode, { "row_reduce.wgsl": rowReduceCode });
+/** The part of a kernel that joins a row and a state. */
+export const GATING_PART = { "gating.wgsl": gatingCode } as const;
+
+const SCATTER_ROWS = defineKernel("scatter_rows.wgsl", scatterRowsCode, {
+  ...GATING_PART,
+  "row_reduce.wgsl": rowReduceCode,
+});
 
 /** Constant GROUP of the file. */
 const GROUP = 64;
 
-/** Values of GATING in the file: how a row z with gate w changes the state's row x. */
-const GATINGS = {
+/** Values of GATING in the part: how a row z with gate w changes the state's row x. */
+export const GATINGS = {
   /** x + w z */
   weighted: 0,
   /** x + z */

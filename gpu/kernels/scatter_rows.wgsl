@@ -1,16 +1,11 @@
-// out[s] = a * x[s] + b * z[i] with s = packing[i].x; w = gates[i] chooses a and b:
-//   weighted x + w z | additive x + z | replace z | delta x + w (z - x)     (GATING 0, 1, 2, 3)
+// out[s] = a * x[s] + b * z[i] with s = packing[i].x; w = gates[i] chooses a and b, see gating.wgsl.
 // grad_z[i] = b * g,  grad_gates[i] = sum of g * (z | 0 | 0 | z - x),  grad_x[s] = a * g,  g = grad_state[s]
 // x, out, grad_state (state rows, DIM); z, grad_z (rows, DIM); gates, grad_gates (rows);
 // packing (rows, 4) u32 with different rows of the state in x. grad_state is the gradient of out and becomes that of x.
 // copy_rows (out = x for the whole state) and forward: one vec4 per invocation. backward: LANES invocations per row.
 
 override DIM: u32;
-override GATING: u32 = 0;
 const GROUP = 64u;
-const WEIGHTED = 0u;
-const ADDITIVE = 1u;
-const DELTA = 3u;
 
 @group(0) @binding(0) var<storage, read> rows: array<u32>;
 @group(0) @binding(1) var<storage, read> packing: array<vec4<u32>>;
@@ -21,20 +16,6 @@ const DELTA = 3u;
 @group(0) @binding(6) var<storage, read_write> grad_state: array<vec4<f32>>;
 @group(0) @binding(7) var<storage, read_write> grad_z: array<vec4<f32>>;
 @group(0) @binding(8) var<storage, read_write> grad_gates: array<f32>;
-
-// a and b of out = a x + b z.
-fn parts(w: f32) -> vec2<f32> {
-  if (GATING == WEIGHTED) {
-    return vec2<f32>(1.0, w);
-  }
-  if (GATING == ADDITIVE) {
-    return vec2<f32>(1.0, 1.0);
-  }
-  if (GATING == DELTA) {
-    return vec2<f32>(1.0 - w, w);
-  }
-  return vec2<f32>(0.0, 1.0);
-}
 
 @compute @workgroup_size(GROUP)
 fn copy_rows(
@@ -59,7 +40,7 @@ fn forward(
   let row = i / width;
   if (row < rows[0]) {
     let s = packing[row].x * width + i % width;
-    let part = parts(gates[row]);
+    let part = gating_parts(gates[row]);
     out[s] = part.x * x[s] + part.y * z[i];
   }
 }
@@ -74,7 +55,7 @@ fn backward(
   let width = DIM / 4u;
   let end = select(0u, width, row < rows[0]); // rows past the end still meet the barriers
   let s = packing[row].x * width;
-  let part = parts(gates[row]);
+  let part = gating_parts(gates[row]);
   var products = 0.0;
   for (var c = local.x; c < end; c += LANES) {
     let gradient = grad_state[s + c];

@@ -105,12 +105,17 @@ async function* jsonlDocuments(
   if (number === 0) throw emptyFile(path);
 }
 
-/** Lines without their ends; none for an empty file. */
-async function* readLines(path: string): AsyncGenerator<string> {
-  const decode = utf8Decoder(path);
-  using file = await Deno.open(path);
+/**
+ * Lines without their ends; none for an empty file.
+ *
+ * @param path `-` for stdin.
+ * @throws DataError for a file that is not UTF-8.
+ */
+export async function* readLines(path: string): AsyncGenerator<string> {
+  const decode = utf8Decoder(path === "-" ? "stdin" : path);
+  const readable = path === "-" ? Deno.stdin.readable : (await Deno.open(path)).readable;
   let rest = "";
-  for await (const bytes of file.readable) {
+  for await (const bytes of readable) {
     const text = decode(bytes, { stream: true });
     const end = text.lastIndexOf("\n");
     // A long line comes in many parts: they are joined once.

@@ -5,28 +5,31 @@ import { attentionCached, type AttentionCachedSettings } from "../../gpu/kernels
 import type { KvDtype } from "../../gpu/kernels/attention_heads.ts";
 import * as reference from "../reference/attention.ts";
 import { assertClose } from "../support/close.ts";
-import { blank, gpuTest, run, upload, uploadIndices } from "../support/device.ts";
+import { blank, blankIndices, gpuTest, run, upload, uploadIndices } from "../support/device.ts";
 import { asHardware } from "../support/hardware.ts";
 import { kvDtypes, roundKv, uploadKv } from "../support/kv.ts";
 import { recordRows, uploadRows } from "../support/packing.ts";
+import { orderedPages, poolRow, shuffledPages } from "../support/pages.ts";
 import { createRandom } from "../support/random.ts";
 import { writtenPart } from "../support/row_cases.ts";
 
-/** Rows that see the keys from `first` to `last` each, of a cache of `cacheRows`. */
+/** Rows that see the entries 0 to `last` of a table each, of texts with room for `entries`. */
 interface CachedCase extends Pick<AttentionCachedSettings, "heads" | "kvHeads" | "headDim" | "longest"> {
-  readonly cacheRows: number;
-  readonly seen: readonly (readonly [first: number, last: number])[];
+  readonly entries: number;
+  readonly seen: readonly (readonly [table: number, last: number])[];
   /** Rows past the count, whose count then comes from the GPU. */
   readonly spare?: number;
   /** Standard deviation of queries and keys. */
   readonly scale?: number;
   readonly kvDtype: KvDtype;
+  /** Whether the pages lie in order; otherwise they are shuffled. */
+  readonly isOrdered?: boolean;
 }
 
 interface Inputs {
   /** (rows, H * D). */
   readonly q: Float64Array;
-  /** (cache rows, G * D). */
+  /** (tables * entries, G * D). */
   readonly k: Float64Array;
   readonly v: Float64Array;
 }
@@ -36,26 +39,20 @@ const oddHeads = { heads: 6, kvHeads: 2, headDim: 12 };
 const wideHeads = { heads: 1, kvHeads: 1, headDim: 256 };
 
 const cases: Readonly<Record<string, Omit<CachedCase, "kvDtype">>> = {
-  "tidy sizes": { ...tidyHeads, cacheRows: 128, seen: [[0, 63], [64, 127]] },
-  "odd sizes": { ...oddHeads, cacheRows: 103, seen: [[0, 36], [37, 37], [40, 101], [5, 9], [0, 102]] },
-  "one row and one key": { ...oddHeads, cacheRows: 7, seen: [[3, 3]] },
-  "16 rows": { ...oddHeads, cacheRows: 80, seen: Array.from({ length: 16 }, (_, i) => [i, 5 * i]) },
-  "a dynamic count": { ...oddHeads, cacheRows: 80, seen: [[0, 70], [9, 40], [3, 8]], spare: 13 },
-  "a dynamic count of zero": { ...oddHeads, cacheRows: 8, seen: [], spare: 16 },
-  "4,097 keys": { ...tidyHeads, kvHeads: 2, cacheRows: 4100, seen: [[2, 4098]] },
-  "heads of 4": { heads: 2, kvHeads: 1, headDim: 4, cacheRows: 90, seen: [[1, 88]] },
-  "heads of 256": { ...wideHeads, cacheRows: 90, seen: [[0, 1], [1, 88]] },
-  "70,000 keys": {
-    heads: 2,
-    kvHeads: 1,
-    headDim: 4,
-    cacheRows: 70_000,
-    seen: [[0, 69_999], [69_990, 69_999]],
-  },
-  "200,000 keys": { heads: 1, kvHeads: 1, headDim: 4, cacheRows: 200_000, seen: [[0, 199_999]] },
-  "as many keys as eight lanes reach": { ...wideHeads, cacheRows: 12_288, seen: [[0, 12_287]] },
-  "more lanes for more keys": { ...oddHeads, cacheRows: 900, seen: [[7, 850], [3, 3]], longest: 200_000 },
-  "most lanes for most keys": { ...oddHeads, cacheRows: 900, seen: [[7, 850], [3, 3]], longest: 500_000 },
+  "tidy sizes": { ...tidyHeads, entries: 64, seen: [[0, 63], [1, 63]] },
+  "odd sizes": { ...oddHeads, entries: 103, seen: [[0, 36], [1, 0], [2, 61], [1, 4], [0, 102]] },
+  "one row and one key": { ...oddHeads, entries: 7, seen: [[0, 0]] },
+  "16 rows": { ...oddHeads, entries: 80, seen: Array.from({ length: 16 }, (_, i) => [i % 5, 5 * i]) },
+  "a dynamic count": { ...oddHeads, entries: 80, seen: [[2, 70], [0, 31], [1, 5]], spare: 13 },
+  "a dynamic count of zero": { ...oddHeads, entries: 8, seen: [], spare: 16 },
+  "4,097 keys": { ...tidyHeads, kvHeads: 2, entries: 4100, seen: [[1, 4096]] },
+  "heads of 4": { heads: 2, kvHeads: 1, headDim: 4, entries: 90, seen: [[0, 87]] },
+  "heads of 256": { ...wideHeads, entries: 90, seen: [[0, 1], [1, 87]] },
+  "70,000 keys": { heads: 2, kvHeads: 1, headDim: 4, entries: 70_000, seen: [[0, 69_999], [0, 9]] },
+  "200,000 keys": { heads: 1, kvHeads: 1, headDim: 4, entries: 200_000, seen: [[0, 199_999]] },
+  "as many keys as eight lanes reach": { ...wideHeads, entries: 12_288, seen: [[0, 12_287]] },
+  "more lanes for more keys": { ...oddHeads, entries: 900, seen: [[1, 843], [0, 3]], longest: 200_000 },
+  "most lanes for most keys": { ...oddHeads, entries: 900, seen: [[1, 843], [0, 3]], longest: 500_000 },
 };
 
 const devices: Readonly<Record<string, (device: GpuDevice) => GpuDevice>> = {
@@ -64,44 +61,56 @@ const devices: Readonly<Record<string, (device: GpuDevice) => GpuDevice>> = {
   "with hardware launch shapes": asHardware,
 };
 
-/** Keys and queries for a case. Rows of the cache that nobody sees are NaN, because nothing may come of them. */
-function randomInputs(
-  { heads, kvHeads, headDim, cacheRows, seen, scale = 1, kvDtype }: CachedCase,
-): Inputs {
+function tablesOf({ seen }: Pick<CachedCase, "seen">): number {
+  return seen.reduce((most, [table]) => Math.max(most, table + 1), 1);
+}
+
+/** Keys and queries for a case. Entries that nobody sees are NaN, because nothing may come of them. */
+function randomInputs(cachedCase: CachedCase): Inputs {
+  const { heads, kvHeads, headDim, entries, seen, scale = 1, kvDtype } = cachedCase;
   const random = createRandom(8);
   const width = kvHeads * headDim;
-  const isSeen = (row: number): boolean => seen.some(([first, last]) => row >= first && row <= last);
+  const last = Array.from(
+    { length: tablesOf(cachedCase) },
+    (_, table) => seen.reduce((most, row) => row[0] === table ? Math.max(most, row[1]) : most, -1),
+  );
+  const isSeen = (row: number): boolean => row % entries <= last[Math.floor(row / entries)]!;
   const cache = (deviation: number): Float64Array =>
-    random.normals(cacheRows * width, deviation)
+    random.normals(last.length * entries * width, deviation)
       .map((value, i) => isSeen(Math.floor(i / width)) ? roundKv(value, kvDtype) : NaN);
   const q = random.normals(seen.length * heads * headDim, scale).map(Math.fround);
   return { q, k: cache(scale), v: cache(1) };
 }
 
 /** Attention by the GPU; values and keys lie the other way round between columns of something else. */
-async function attend(
-  device: GpuDevice,
-  { q, k, v, heads, kvHeads, headDim, cacheRows, seen, spare, longest, kvDtype }: Inputs & CachedCase,
-): Promise<number[]> {
+async function attend(device: GpuDevice, { q, k, v, ...cachedCase }: Inputs & CachedCase): Promise<number[]> {
+  const { heads, kvHeads, headDim, entries, seen, spare, longest, kvDtype, isOrdered = false } = cachedCase;
   const [width, kvWidth] = [heads * headDim, kvHeads * headDim];
   const rows = uploadRows(device, { count: seen.length, spare });
-  const kv = new Float64Array(cacheRows * (2 * kvWidth + 12)).fill(NaN);
+  const texts = { tables: k.length / kvWidth / entries, entries };
+  const placed = isOrdered ? orderedPages(texts) : shuffledPages(createRandom(5), texts);
+  const { pages, tableLength, poolRows } = placed;
+  const kv = new Float64Array(poolRows * (2 * kvWidth + 12)).fill(NaN);
   const layout = { kOffset: kvWidth + 8, vOffset: 4 };
-  for (let row = 0; row < cacheRows; row++) {
-    const start = row * (2 * kvWidth + 12);
+  for (let row = 0; row < k.length / kvWidth; row++) {
+    const place = poolRow(placed, { table: Math.floor(row / entries), entry: row % entries });
+    const start = place * (2 * kvWidth + 12);
     kv.set(k.subarray(row * kvWidth, (row + 1) * kvWidth), start + layout.kOffset);
     kv.set(v.subarray(row * kvWidth, (row + 1) * kvWidth), start + layout.vOffset);
   }
   const queries = new Float64Array(rows.maximum * (width + 8)).fill(NaN);
   seen.forEach((_, row) => queries.set(q.subarray(row * width, (row + 1) * width), row * (width + 8)));
   const records = new Uint32Array(rows.maximum * 4);
-  seen.forEach((range, row) => records.set(range, row * 4 + 2));
+  seen.forEach(([table, last], row) => records.set([table * tableLength, last], row * 4 + 2));
   const out = blank(device, [rows.maximum, width]);
   const [got] = await run(device, (commands) => {
     recordRows(commands, rows);
     attentionCached(commands, {
       q: upload(device, queries, [rows.maximum, width + 8]),
-      kv: uploadKv(device, kv, { shape: [cacheRows, 2 * kvWidth + 12], dtype: kvDtype }),
+      cache: {
+        pool: uploadKv(device, kv, { shape: [poolRows, 2 * kvWidth + 12], dtype: kvDtype }),
+        pages: uploadIndices(device, pages, [pages.length / tableLength, tableLength]),
+      },
       packing: { rows, records: uploadIndices(device, records, [rows.maximum, 4]) },
       out,
     }, { heads, kvHeads, headDim, layout, ...(longest !== undefined && { longest }) });
@@ -109,10 +118,14 @@ async function attend(
   return writtenPart(got!, seen.length * width);
 }
 
-function attendReference(inputs: Inputs, { heads, kvHeads, headDim, seen }: CachedCase): Float64Array {
-  const spans = seen.flatMap(([first, last]) => [first, last + 1]);
+function attendReference(
+  inputs: Inputs,
+  { heads, kvHeads, headDim, entries, seen }: CachedCase,
+): Float64Array {
+  const spans = seen.flatMap(([table, last]) => [table * entries, table * entries + last + 1]);
   const sizes = { heads, keyValueHeads: kvHeads, headDim };
-  return reference.attention({ ...inputs, spans, last: seen.map(([, last]) => last) }, sizes).out;
+  const lasts = seen.map(([table, last]) => table * entries + last);
+  return reference.attention({ ...inputs, spans, last: lasts }, sizes).out;
 }
 
 const variants = Object.entries(devices).flatMap(([variant, choose]) =>
@@ -126,35 +139,40 @@ for (const { variant, choose, kvDtype } of variants) {
       const inputs = randomInputs(cachedCase);
       const got = await attend(choose(device), { ...inputs, ...cachedCase });
       // Rounding of sums over the keys; those over thousands of both signs cancel.
-      const relative = cachedCase.cacheRows > 10_000 ? 3e-5 : 5e-6;
+      const relative = cachedCase.entries > 10_000 ? 3e-5 : 5e-6;
       assertClose(got, attendReference(inputs, cachedCase), { relative, label: "out" });
     });
   }
 
-  gpuTest(`attentionCached gives a row the same bits in any company, ${variant}`, async (device) => {
-    const shape = { ...oddHeads, cacheRows: 200, kvDtype };
-    const own = [20, 150] as const;
-    const width = shape.heads * shape.headDim;
-    const { k, v, q } = randomInputs({ ...shape, seen: [[0, 199]] });
-    let alone: number[] | null = null;
-    for (
-      const [others, spare] of [[0, undefined], [1, undefined], [15, undefined], [0, 15], [6, 9]] as const
-    ) {
-      const seen = [...Array.from({ length: others }, (_, i) => [i, 190 - i] as const), own];
-      const queries = createRandom(others).normals(seen.length * width, 3);
-      queries.set(q, others * width);
-      const cachedCase = { ...shape, seen, ...(spare !== undefined && { spare }) };
-      const last = (await attend(choose(device), { ...cachedCase, q: queries, k, v })).slice(-width);
-      alone ??= last;
-      assertEquals(last, alone, `with ${others} others and ${spare ?? 0} spare rows`);
-    }
-  });
+  gpuTest(
+    `attentionCached gives a row the same bits in any company and any pages, ${variant}`,
+    async (device) => {
+      const shape = { ...oddHeads, entries: 200, kvDtype };
+      const own = [1, 150] as const;
+      const width = shape.heads * shape.headDim;
+      const { k, v, q } = randomInputs({ ...shape, seen: [[0, 199], [1, 199]] });
+      let alone: number[] | null = null;
+      for (
+        const [others, spare] of [[0, undefined], [1, undefined], [15, undefined], [0, 15], [6, 9]] as const
+      ) {
+        const seen = [...Array.from({ length: others }, (_, i) => [i % 2, 190 - i] as const), own];
+        const queries = createRandom(others).normals(seen.length * width, 3);
+        queries.set(q.subarray(0, width), others * width);
+        for (const isOrdered of [false, true]) {
+          const cachedCase = { ...shape, seen, isOrdered, ...(spare !== undefined && { spare }) };
+          const last = (await attend(choose(device), { ...cachedCase, q: queries, k, v })).slice(-width);
+          alone ??= last;
+          assertEquals(last, alone, `with ${others} others and ${spare ?? 0} spare rows`);
+        }
+      }
+    },
+  );
 
   gpuTest(`attentionCached stays finite with large scores, ${variant}`, async (device) => {
     const cachedCase: CachedCase = {
       ...oddHeads,
-      cacheRows: 120,
-      seen: [[0, 119], [4, 4], [9, 80]],
+      entries: 120,
+      seen: [[0, 119], [1, 0], [2, 71]],
       scale: 40,
       kvDtype,
     };
@@ -174,7 +192,7 @@ gpuTest("attentionCached refuses heads and keys that do not fit", (device) => {
   const packing = { rows, records: uploadIndices(device, [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], [3, 4]) };
   const tensors = {
     q: blank(device, [3, 32]),
-    kv: blank(device, [9, 32]),
+    cache: { pool: blank(device, [16, 32]), pages: blankIndices(device, [1, 1]) },
     packing,
     out: blank(device, [3, 32]),
   };

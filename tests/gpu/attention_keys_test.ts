@@ -2,10 +2,11 @@
 import { assert, assertThrows } from "@std/assert";
 import { type AttentionOptions, columns, range } from "../support/attention_case.ts";
 import { assertClose } from "../support/close.ts";
-import { blank, gpuTest, run, upload } from "../support/device.ts";
+import { blank, blankIndices, gpuTest, run, upload, uploadIndices } from "../support/device.ts";
 import { asHardware } from "../support/hardware.ts";
 import { kvDtypes, roundKv, uploadKv } from "../support/kv.ts";
 import { recordRows, uploadPacking } from "../support/packing.ts";
+import { poolRow, shuffledPages } from "../support/pages.ts";
 import { createRandom } from "../support/random.ts";
 import { writtenPart } from "../support/row_cases.ts";
 import * as reference from "../reference/attention.ts";
@@ -153,19 +154,24 @@ async function assertCachedKeysMatch(
   const [width, kvWidth] = [heads * headDim, kvHeads * headDim];
   const q = random.normals(total * width);
   const keys = random.normals(total * 2 * kvWidth).map((value) => roundKv(value, kvDtype));
-  const [cacheStart, cacheRows] = [24, 120];
-  const kv = new Float64Array(cacheRows * 2 * kvWidth).fill(NaN);
-  kv.set(keys, cacheStart * 2 * kvWidth);
+  const table = 1;
+  const placed = shuffledPages(random, { tables: 3, entries: total + 20 });
+  const { pages, tableLength, poolRows } = placed;
+  const kv = new Float64Array(poolRows * 2 * kvWidth).fill(NaN);
+  for (let entry = 0; entry < total; entry++) {
+    const row = keys.subarray(entry * 2 * kvWidth, (entry + 1) * 2 * kvWidth);
+    kv.set(row, poolRow(placed, { table, entry }) * 2 * kvWidth);
+  }
   const rows = total - first;
   const packing = uploadPacking(device, { positions: [range(rows)], tokens: rows, spare: 9 });
-  const seen = range(rows).flatMap((row) => [row, first + row, cacheStart, cacheStart + first + row]);
+  const seen = range(rows).flatMap((row) => [row, first + row, table * tableLength, first + row]);
   writeTensor(device, packing.records, Uint32Array.from(seen));
   const shape = [packing.rows.maximum, width];
   const queries = new Float64Array(packing.rows.maximum * width).fill(NaN);
   queries.set(q.subarray(first * width));
   const tensors = {
     q: upload(device, queries, shape),
-    kv: uploadKv(device, kv, { shape: [cacheRows, 2 * kvWidth], dtype: kvDtype }),
+    kv: uploadKv(device, kv, { shape: [poolRows, 2 * kvWidth], dtype: kvDtype }),
     packing,
     out: blank(device, shape),
     logSumExp: blank(device, [packing.rows.maximum, heads]),
@@ -175,7 +181,7 @@ async function assertCachedKeysMatch(
     attention(commands, tensors, {
       ...{ heads, kvHeads, headDim, ...options },
       layout: { kOffset: 0, vOffset: kvWidth },
-      keys: { kind: "cache", count: cacheRows },
+      keys: { kind: "cache", pages: uploadIndices(device, pages, [pages.length / tableLength, tableLength]) },
       longest: total,
     });
   }, [tensors.out, tensors.logSumExp]);
@@ -203,7 +209,7 @@ gpuTest("attention refuses f16 keys that are not a cache's", (device) => {
   const record = (keys: KeyRows): void => {
     attention(new Commands(device, "test"), tensors, { ...sizes, keys });
   };
-  record({ kind: "cache", count: 3 });
+  record({ kind: "cache", pages: blankIndices(device, [1, 1]) });
   const message = "kv is f16, expected f32 where it is no cache";
   assertThrows(() => record({ kind: "packed" }), TypeError, message);
   assertThrows(() => record({ kind: "state", count: 3, tokens: 3 }), TypeError, message);

@@ -2,22 +2,24 @@ import { assertEquals, assertThrows } from "@std/assert";
 import { Commands } from "../../gpu/commands.ts";
 import type { GpuDevice } from "../../gpu/device.ts";
 import type { KvDtype } from "../../gpu/kernels/attention_heads.ts";
-import { cacheAppend } from "../../gpu/kernels/cache_append.ts";
+import { cacheAppend, NO_TABLE } from "../../gpu/kernels/cache_append.ts";
+import { PAGE_ROWS } from "../../gpu/kernels/cache_pages.ts";
 import { ropeTable } from "../../gpu/kernels/rope.ts";
 import { rope } from "../reference/rope.ts";
 import { assertClose } from "../support/close.ts";
 import { blank, blankIndices, gpuTest, run, upload, uploadIndices } from "../support/device.ts";
 import { kvDtypes, kvNumbers, roundKv, uploadKv } from "../support/kv.ts";
 import { recordRows, uploadRows } from "../support/packing.ts";
+import { poolRow, shuffledPages } from "../support/pages.ts";
 import { createRandom } from "../support/random.ts";
 
-/** Rows whose keys and values go to the cache rows `places`. */
+/** Rows whose keys and values go to the entries `places` of a table; null for a row that leaves none. */
 interface Case {
   readonly heads: number;
   readonly kvHeads: number;
   readonly headDim: number;
-  readonly cacheRows: number;
-  readonly places: readonly number[];
+  readonly entries: number;
+  readonly places: readonly (number | null)[];
   /** Rows past the count, whose count then comes from the GPU. */
   readonly spare?: number;
 }
@@ -28,23 +30,25 @@ const cases: Record<string, Case> = {
     heads: 4,
     kvHeads: 4,
     headDim: 64,
-    cacheRows: 64,
+    entries: 64,
     places: Array.from({ length: 32 }, (_, i) => 16 + i),
   },
   "odd sizes": {
     heads: 6,
     kvHeads: 2,
     headDim: 12,
-    cacheRows: 41,
+    entries: 41,
     places: Array.from({ length: 37 }, (_, i) => i + 3),
   },
-  "one row": { ...small, cacheRows: 1, places: [0] },
-  "places of several slots": { ...small, cacheRows: 60, places: [7, 8, 9, 40, 21, 22, 59] },
-  "a dynamic count": { ...small, cacheRows: 30, places: [3, 4, 19, 20], spare: 25 },
-  "a dynamic count of zero": { ...small, cacheRows: 30, places: [], spare: 25 },
+  "one row": { ...small, entries: 1, places: [0] },
+  "places of several slots": { ...small, entries: 60, places: [7, 8, 9, 40, 21, 22, 59] },
+  "rows without a table": { ...small, entries: 60, places: [7, null, 9, null, 59] },
+  "no row with a table": { ...small, entries: 20, places: [null] },
+  "a dynamic count": { ...small, entries: 30, places: [3, 4, 19, 20], spare: 25 },
+  "a dynamic count of zero": { ...small, entries: 30, places: [], spare: 25 },
   "70,000 rows": {
     ...small,
-    cacheRows: 70_001,
+    entries: 70_001,
     places: Array.from({ length: 70_000 }, (_, i) => 70_000 - i),
   },
 };
@@ -65,28 +69,37 @@ function part(
 
 async function checkCase(
   device: GpuDevice,
-  { heads, kvHeads, headDim, cacheRows, places, spare, kvDtype }: Case & { kvDtype: KvDtype },
+  { heads, kvHeads, headDim, entries: room, places, spare, kvDtype }: Case & { kvDtype: KvDtype },
 ): Promise<void> {
   const [queries, keys] = [heads * headDim, kvHeads * headDim];
   const stride = queries + 2 * keys;
   const rows = uploadRows(device, { count: places.length, spare });
   const qkv = createRandom(11).normals(rows.maximum * stride).map(Math.fround);
-  const held = createRandom(12).normals(cacheRows * 2 * keys).map((value) => roundKv(value, kvDtype));
+  const [tables, table] = [3, 1];
+  const placed = shuffledPages(createRandom(13), { tables, entries: room });
+  const { pages, tableLength, poolRows } = placed;
+  const held = createRandom(12).normals(poolRows * 2 * keys).map((value) => roundKv(value, kvDtype));
   const positionOf = (row: number): number => (row * 7) % positions;
   // Spare records would go to row 0.
   const records = new Uint32Array(rows.maximum * 4);
-  places.forEach((place, row) => records.set([9, positionOf(row), 9, place], row * 4));
+  places.forEach((place, row) => {
+    const own = place === null ? [NO_TABLE, 3] : [table * tableLength, place];
+    records.set([9, positionOf(row), ...own], row * 4);
+  });
   const tensors = {
     qkv: upload(device, qkv, [rows.maximum, stride]),
     places: { rows, records: uploadIndices(device, records, [rows.maximum, 4]) },
-    slot: uploadKv(device, held, { shape: [cacheRows, 2 * keys], dtype: kvDtype }),
+    cache: {
+      pool: uploadKv(device, held, { shape: [poolRows, 2 * keys], dtype: kvDtype }),
+      pages: uploadIndices(device, pages, [tables, tableLength]),
+    },
     table: ropeTable(device, { positions, headDim, theta }),
   };
-  const [gotQkv, slot] = await run(device, (commands) => {
+  const [gotQkv, pool] = await run(device, (commands) => {
     recordRows(commands, rows);
     cacheAppend(commands, tensors, { heads, kvHeads, headDim });
-  }, [tensors.qkv, tensors.slot]);
-  const gotSlot = kvNumbers(slot!, kvDtype);
+  }, [tensors.qkv, tensors.cache.pool]);
+  const gotPool = kvNumbers(pool!, kvDtype);
 
   const used = qkv.subarray(0, places.length * stride);
   const where = { positions: Int32Array.from(places, (_, row) => positionOf(row)) };
@@ -110,14 +123,17 @@ async function checkCase(
   );
   const row = (data: ArrayLike<number>, index: number, width: number): number[] =>
     Array.from({ length: width }, (_, i) => data[index * width + i]!);
-  const found = places.flatMap((place) => row(gotSlot, place, 2 * keys));
-  const entries = places.flatMap((_, r) => [...row(wanted.k, r, keys), ...row(v, r, keys)]);
+  const written = places.flatMap((place, r) =>
+    place === null ? [] : [{ r, place: poolRow(placed, { table, entry: place }) }]
+  );
+  const found = written.flatMap(({ place }) => row(gotPool, place, 2 * keys));
+  const entries = written.flatMap(({ r }) => [...row(wanted.k, r, keys), ...row(v, r, keys)]);
   if (kvDtype === "f32") assertClose(found, entries, { relative, label: "entries" });
   else assertHalves(found, entries);
-  const written = new Set(places);
-  for (let place = 0; place < cacheRows; place++) {
-    if (written.has(place)) continue;
-    assertEquals(row(gotSlot, place, 2 * keys), row(held, place, 2 * keys), `cache row ${place}`);
+  const isWritten = new Set(written.map(({ place }) => place));
+  for (let place = 0; place < poolRows; place++) {
+    if (isWritten.has(place)) continue;
+    assertEquals(row(gotPool, place, 2 * keys), row(held, place, 2 * keys), `pool row ${place}`);
   }
 }
 
@@ -157,19 +173,16 @@ gpuTest(
     const rows = uploadRows(device, { count: pairs.length });
     const qkv = pairs.flatMap((_, row) => [...[1, 1, 1, 1], ...[2, 2, 2, 2], ...halfRow(row)]);
     const places = pairs.flatMap((_, row) => [0, 0, 0, row]);
-    const slot = uploadKv(device, new Float64Array(pairs.length * 8), {
-      shape: [pairs.length, 8],
-      dtype: "f16",
-    });
+    const pool = uploadKv(device, new Float64Array(PAGE_ROWS * 8), { shape: [PAGE_ROWS, 8], dtype: "f16" });
     const [data] = await run(device, (commands) => {
       const tensors = {
         qkv: upload(device, qkv, [pairs.length, 12]),
         places: { rows, records: uploadIndices(device, places, [pairs.length, 4]) },
-        slot,
+        cache: { pool, pages: blankIndices(device, [1, 1]) },
         table: ropeTable(device, { positions: 1, headDim: 4, theta }),
       };
       cacheAppend(commands, tensors, { heads: 1, kvHeads: 1, headDim: 4 });
-    }, [slot]);
+    }, [pool]);
     const found = kvNumbers(data!, "f16");
     for (const [row, pair] of pairs.entries()) {
       const [first, second, ...others] = found.subarray(row * 8 + 4, row * 8 + 8);
@@ -187,14 +200,14 @@ gpuTest("cacheAppend refuses shapes that do not fit", (device) => {
     const tensors = {
       qkv: blank(device, [3, stride]),
       places,
-      slot: blank(device, [9, width]),
+      cache: { pool: blank(device, [PAGE_ROWS, width]), pages: blankIndices(device, [1, 1]) },
       table: blank(device, [5, headDim / 2, 2]),
     };
     cacheAppend(new Commands(device, "test"), tensors, { heads: 2, kvHeads: 1, headDim });
   }
   record();
   assertThrows(() => record({ stride: 20 }), TypeError, "qkv has shape (3,20), expected (3,16)");
-  assertThrows(() => record({ width: 12 }), TypeError, "slot has shape (9,12)");
+  assertThrows(() => record({ width: 12 }), TypeError, `pool has shape (${PAGE_ROWS},12)`);
   assertThrows(() => record({ stride: 24, width: 12, headDim: 6 }), TypeError, "heads of 6 entries");
   return Promise.resolve();
 });

@@ -4,6 +4,7 @@ import type { GpuDevice } from "../../gpu/device.ts";
 import { attention } from "../../gpu/kernels/attention.ts";
 import { attentionCached } from "../../gpu/kernels/attention_cached.ts";
 import { cacheAppend } from "../../gpu/kernels/cache_append.ts";
+import { pagesFor } from "../../gpu/kernels/cache_pages.ts";
 import { cachePlaces } from "../../gpu/kernels/cache_places.ts";
 import { planAllocator } from "../../gpu/memory.ts";
 import { fixedPacking, type Packing } from "../../gpu/packing.ts";
@@ -14,6 +15,7 @@ import { blank, blankIndices, gpuTest, run, upload, uploadIndices } from "../sup
 import { asHardware } from "../support/hardware.ts";
 import { kvDtypes, roundKv, uploadKv } from "../support/kv.ts";
 import { recordRows, uploadRows } from "../support/packing.ts";
+import { shuffledPages } from "../support/pages.ts";
 import { createRandom } from "../support/random.ts";
 
 /** New tokens of one text, and which of them are active. */
@@ -122,6 +124,7 @@ for (
 ) {
   for (const [name, { slots: count, capacity, passes, spare }] of Object.entries(cases)) {
     gpuTest(`cachePlaces lets entries follow those before, with ${name}, ${kind}`, async (device) => {
+      const tableLength = pagesFor(capacity);
       const held = upTo(count).map((slot) => slot % 3);
       const lengths = uploadIndices(device, held);
       for (const texts of passes) {
@@ -140,7 +143,7 @@ for (
             lengths,
             depths,
             places,
-          }, { capacity, depth: 2 });
+          }, { tableLength, depth: 2 });
         }, [places, depths, lengths]);
         const wanted = {
           places: new Uint32Array(packing.rows.maximum * 4).fill(MARK),
@@ -148,7 +151,7 @@ for (
         };
         records.forEach(([state, position], row) => {
           const slot = slots[state!]!;
-          wanted.places.set([state!, position!, slot * capacity, slot * capacity + held[slot]!++], row * 4);
+          wanted.places.set([state!, position!, slot * tableLength, held[slot]!++], row * 4);
           wanted.depths[state!] = 2;
         });
         assertEquals(got, [wanted.places, wanted.depths, Uint32Array.from(held)]);
@@ -156,6 +159,7 @@ for (
     });
 
     gpuTest(`cachePlaces gives every position its own entry, with ${name}, ${kind}`, async (device) => {
+      const tableLength = pagesFor(capacity);
       for (const texts of passes) {
         const { packing, slots, records } = uploadPass(device, { texts, spare });
         const depths = uploadIndices(device, slots.map(() => MARK));
@@ -164,12 +168,11 @@ for (
         const got = await run(choose(device), (commands) => {
           recordRows(commands, packing.rows);
           const tensors = { packing, slots: uploadIndices(device, slots), lengths: null, depths, places };
-          cachePlaces(commands, tensors, { capacity, depth: 0 });
+          cachePlaces(commands, tensors, { tableLength, depth: 0 });
         }, [places, depths]);
         const wantedDepths = new Uint32Array(slots.length).fill(MARK);
         records.forEach(([state, position], row) => {
-          const first = slots[state!]! * capacity;
-          mark.set([state!, position!, first, first + position!], row * 4);
+          mark.set([state!, position!, slots[state!]! * tableLength, position!], row * 4);
           wantedDepths[state!] = 0;
         });
         assertEquals(got, [mark, wantedDepths]);
@@ -197,8 +200,12 @@ for (const { kernel, name, kvDtype } of attentionCases) {
       const random = createRandom(17);
       const lengths = blankIndices(device, [count]);
       // Rows that nobody sees are far off, so that a wrong look shows.
-      const far = new Float64Array(count * capacity * 2 * keyWidth).fill(9);
-      const cache = uploadKv(device, far, { shape: [count * capacity, 2 * keyWidth], dtype: kvDtype });
+      const { pages, tableLength, poolRows } = shuffledPages(random, { tables: count, entries: capacity });
+      const far = new Float64Array(poolRows * 2 * keyWidth).fill(9);
+      const cache = {
+        pool: uploadKv(device, far, { shape: [poolRows, 2 * keyWidth], dtype: kvDtype }),
+        pages: uploadIndices(device, pages, [count, tableLength]),
+      };
       // Cosine 1 and sine 0: positions turn nothing here.
       const still = upload(device, upTo(4 * capacity).map((i) => 1 - i % 2), [capacity, 2, 2]);
       /** Queries, keys and values that each slot's text has run so far, a row each. */
@@ -213,16 +220,16 @@ for (const { kernel, name, kvDtype } of attentionCases) {
         const [got] = await run(device, (commands) => {
           const depths = blankIndices(device, [slots.length]);
           const tensors = { slots: uploadIndices(device, slots), lengths, depths, places: places.records };
-          cachePlaces(commands, { packing, ...tensors }, { capacity, depth: 1 });
-          cacheAppend(commands, { qkv: q, places, slot: cache, table: still }, heads);
+          cachePlaces(commands, { packing, ...tensors }, { tableLength, depth: 1 });
+          cacheAppend(commands, { qkv: q, places, cache, table: still }, heads);
           const settings = { ...heads, layout: { kOffset: 0, vOffset: keyWidth }, longest: capacity };
           if (kernel === "attentionCached") {
-            attentionCached(commands, { q, kv: cache, packing: places, out }, settings);
+            attentionCached(commands, { q, cache, packing: places, out }, settings);
             return;
           }
           const logSumExp = blank(device, [rows.maximum, heads.heads]);
-          const keys = { kind: "cache", count: count * capacity } as const;
-          attention(commands, { q, kv: cache, packing: places, out, logSumExp }, { ...settings, keys });
+          const keys = { kind: "cache", pages: cache.pages } as const;
+          attention(commands, { q, kv: cache.pool, packing: places, out, logSumExp }, { ...settings, keys });
         }, [out]);
         const wanted = records.flatMap(([state], row) => {
           const text = history[slots[state!]!]!;
@@ -255,7 +262,7 @@ gpuTest("cachePlaces refuses more rows than one workgroup can loop over", (devic
     const places = createTensor(plan, { shape: [count, 4], dtype: "u32", label: "places" });
     const values = createTensor(plan, { shape: [count], dtype: "u32", label: "slots" });
     const tensors = { packing, slots: values, lengths: null, depths: values, places };
-    cachePlaces(new Commands(on, "test"), tensors, { capacity: 1, depth: 0 });
+    cachePlaces(new Commands(on, "test"), tensors, { tableLength: 1, depth: 0 });
   }
   assertThrows(() => record(260_001, device), RangeError, "Cannot place 260001 tokens in a cache at once");
   assertThrows(() => record(2_080_001, asHardware(device)), RangeError, "at most 2080000");

@@ -10,6 +10,7 @@ import { elementCount, type Tensor, writeTensor } from "../../gpu/tensor.ts";
 import { CachedPass } from "../../model/cached_pass.ts";
 import { keptTokens, type ModelConfig } from "../../model/config.ts";
 import { forwardCached, forwardCausal } from "../../model/forward.ts";
+import { PAGE_ROWS } from "../../gpu/kernels/cache_pages.ts";
 import { allocateCache, cacheBytes, type KvCache } from "../../model/kv_cache.ts";
 import { maskedAttention } from "../reference/masked_block.ts";
 import { rope as referenceRope } from "../reference/rope.ts";
@@ -61,7 +62,8 @@ async function writtenRows(
   const data = await readTensor(device, layer);
   const width = layer.shape[1]!;
   let count = 0;
-  for (let row = slot * cache.capacity; row < (slot + 1) * cache.capacity; row++) {
+  const slotRows = cache.tableLength * PAGE_ROWS;
+  for (let row = slot * slotRows; row < (slot + 1) * slotRows; row++) {
     if (data[row * width] !== MARK[cache.kvDtype]) count++;
   }
   return count;
@@ -79,7 +81,7 @@ for (const { name, config, kvDtype } of accounts) {
     const model = uploadModel(device, modelOf(config));
     const { weights } = model;
     const cache = allocateCache(device, { config, slots: 3, capacity: 24, kvDtype });
-    const layers = new Set([...cache.first, ...cache.steps.flat(), ...cache.last]);
+    const layers = new Set([...cache.first, ...cache.steps.flat(), ...cache.last].map(({ pool }) => pool));
     const Elements = kvDtype === "f16" ? Uint32Array : Float32Array;
     for (const layer of layers) {
       writeTensor(device, layer, new Elements(elementCount(layer.shape)).fill(MARK[kvDtype]));

@@ -1,7 +1,0 @@
-// Part of cache_append.wgsl: a cache of f32. A place counts vec2.
-
-@group(0) @binding(4) var<storage, read_write> slot: array<vec2<f32>>;
-
-fn store_slot(place: u32, values: vec2<f32>) {
-  slot[place] = values;
-}

@@ -1,0 +1,342 @@
+/**
+ * Many texts at once by depth-wise batching: a program adds requests and reads what comes of them.
+ *
+ *   using engine = new BatchEngine(device, { config, weights, ... });
+ *   engine.add({ prompt, count: 100, sampling });
+ *   engine.close();
+ *   for await (const event of engine.events()) ...
+ *
+ * A request's prompt and settings alone decide its text, whatever else runs.
+ */
+import { setImmediate } from "node:timers";
+import type { GpuDevice } from "../../gpu/device.ts";
+import { readbackMode } from "../../gpu/readback.ts";
+import { NO_TOKEN } from "../../gpu/kernels/sample.ts";
+import { ConfigError } from "../config.ts";
+import type { DecodedToken } from "../slot_sampler.ts";
+import { BatchDevice, type BatchShape, type DrawnToken, type TickReport } from "./batch_device.ts";
+import type { BatchPrompt } from "./batch_prompt.ts";
+import { expectedPages, mostPages } from "./page_store.ts";
+
+/** Ticks between two looks of the host, in which an ended text's slot stays empty: few where looking costs little. */
+export function ticksPerRead(device: GpuDevice): number {
+  return readbackMode(device) === "awaited" ? 16 : 4;
+}
+
+/** Texts that count as having drawn all their tokens, before the first have ended. */
+const CAUTION = 8;
+
+/** What happens to a request, named by the number that `add` gave it. */
+export type BatchEvent =
+  | { readonly kind: "token"; readonly request: number; readonly token: DecodedToken }
+  | { readonly kind: "finished"; readonly request: number; readonly reason: FinishReason }
+  | { readonly kind: "error"; readonly request: number; readonly error: Error };
+
+/** Why a text is done: an end token, which is not part of it; its number of tokens; `cancel`. */
+export type FinishReason = "end" | "length" | "cancelled";
+
+/** A text to generate. */
+interface Request extends BatchPrompt {
+  readonly id: number;
+  /** Its tokens so far, which it draws again if it has to begin anew. */
+  readonly delivered: DecodedToken[];
+}
+
+/** A request in a slot. */
+interface LiveText {
+  readonly request: Request;
+  /** Tokens drawn since it was put there. */
+  drawn: number;
+  /** Pages that it is expected to take, by bank. */
+  readonly expected: readonly number[];
+}
+
+/** How a batch has gone so far. */
+export interface BatchStatistics {
+  /** Rows of the block that ran a token, of all rows that ran. */
+  readonly occupancy: number;
+  /** Times that the block ran, and tokens that it ran in all. */
+  readonly blockRuns: number;
+  readonly blockRows: number;
+  /** Tokens drawn, those of texts that had to begin anew counted again. */
+  readonly tokens: number;
+  /** Pages of keys and values in use, and all that there are. */
+  readonly pages: number;
+  readonly allPages: number;
+  /** Texts that had to begin anew for want of pages. */
+  readonly restarts: number;
+  /** Texts in slots, and those that wait for one. */
+  readonly live: number;
+  readonly waiting: number;
+}
+
+export class BatchEngine {
+  readonly #shape: BatchShape;
+  readonly #device: BatchDevice;
+  readonly #waiting: Request[] = [];
+  /** By slot, in the order in which they came. */
+  readonly #live = new Map<number, LiveText>();
+  readonly #freeSlots: number[];
+  readonly #pending: BatchEvent[] = [];
+  readonly #banks: number;
+  #report: TickReport;
+  #nextId = 0;
+  #isClosed = false;
+  #wake: (() => void) | null = null;
+  #tokens = 0;
+  #restarts = 0;
+  /** Of the tokens that texts asked for, how many they drew: as if so many had drawn all. */
+  #asked = { texts: CAUTION, share: CAUTION };
+  /** After a text had to begin anew, no other one begins before one has ended. */
+  #isHeld = false;
+  /** Whether a text has been taken out since the pages were counted. */
+  #hasStopped = false;
+
+  /** @throws ConfigError, MemoryError: see `allocatePageStore`. */
+  constructor(device: GpuDevice, shape: BatchShape) {
+    this.#shape = shape;
+    this.#device = new BatchDevice(device, shape);
+    this.#freeSlots = Array.from({ length: shape.slots }, (_, slot) => slot);
+    const { bankPages } = this.#device.batch.store;
+    this.#banks = bankPages.length;
+    const none = { entering: 0, recurring: 0, leaving: 0 };
+    this.#report = { tokens: [], freePages: bankPages, rowsNow: none, rows: none, runs: none, stalled: none };
+  }
+
+  /**
+   * Puts a request in line and returns its number.
+   *
+   * @throws ConfigError for an empty prompt, no tokens to draw, more tokens than a text may have or than the memory for
+   * keys and values holds; TypeError after `close`.
+   */
+  add(request: BatchPrompt): number {
+    const { prompt, count } = request;
+    const { capacity } = this.#shape;
+    if (this.#isClosed) throw new TypeError("Cannot add a request: the engine is closed");
+    if (prompt.length === 0) {
+      throw new ConfigError("Cannot generate from an empty prompt; give at least one token");
+    }
+    if (!(count >= 1)) throw new ConfigError(`Cannot generate ${count} tokens; give at least 1`);
+    if (cachedTokens(request) > capacity) {
+      throw new ConfigError(
+        `Cannot generate ${count} tokens after a prompt of ${prompt.length}: there is room for ${capacity} tokens; ` +
+          "give a shorter prompt or ask for fewer",
+      );
+    }
+    const id = this.#nextId++;
+    this.#waiting.push({ ...request, id, delivered: [] });
+    this.#wake?.();
+    return id;
+  }
+
+  /** Takes a request back, wherever it is; one that has finished stays so. */
+  cancel(id: number): void {
+    const place = this.#waiting.findIndex((request) => request.id === id);
+    if (place >= 0) this.#waiting.splice(place, 1);
+    else {
+      const slot = this.#slotOf(id);
+      if (slot === null) return;
+      this.#stop(slot);
+    }
+    this.#pending.push({ kind: "finished", request: id, reason: "cancelled" });
+    this.#wake?.();
+  }
+
+  /** Takes no more requests: `events` ends when those that it has are done. */
+  close(): void {
+    this.#isClosed = true;
+    this.#wake?.();
+  }
+
+  /**
+   * What happens, in the order in which it does; the engine works while this is read. A text's tokens come in their
+   * order and then its end.
+   *
+   * @throws GpuError when the device fails.
+   */
+  async *events(): AsyncGenerator<BatchEvent> {
+    for (;;) {
+      yield* await this.advance();
+      if (this.#live.size + this.#waiting.length + this.#pending.length > 0) continue;
+      if (this.#isClosed) return;
+      await new Promise<void>((resolve) => this.#wake = resolve);
+      this.#wake = null;
+    }
+  }
+
+  /**
+   * Lets texts into empty slots, runs some ticks, and returns what happened since the last time; nothing where there is
+   * nothing to do. What `events` does again and again.
+   *
+   * @throws GpuError when the device fails.
+   */
+  async advance(): Promise<BatchEvent[]> {
+    if (this.#hasStopped) {
+      this.#hasStopped = false;
+      this.#report = { ...this.#report, freePages: await this.#device.freePages() };
+    }
+    this.#admit();
+    if (this.#live.size > 0) {
+      this.#take(await this.#device.run());
+      // Reading back blocks the event loop: let signals and other work through.
+      await new Promise((resolve) => setImmediate(resolve));
+    }
+    return this.#pending.splice(0);
+  }
+
+  /** How it has gone so far. */
+  get statistics(): BatchStatistics {
+    const { rows, runs, freePages } = this.#report;
+    const allPages = sum(this.#device.batch.store.bankPages);
+    return {
+      occupancy: runs.recurring === 0 ? 0 : rows.recurring / (runs.recurring * this.#shape.rows),
+      blockRuns: runs.recurring,
+      blockRows: rows.recurring,
+      tokens: this.#tokens,
+      pages: allPages - sum(freePages),
+      allPages,
+      restarts: this.#restarts,
+      live: this.#live.size,
+      waiting: this.#waiting.length,
+    };
+  }
+
+  /**
+   * Sends every token to one depth, whatever the router says; 0 leaves the choice to the router again. To measure with.
+   *
+   * @throws ConfigError for a model without token choice, RangeError for a depth that it does not have.
+   */
+  forceDepth(depth: number): void {
+    this.#device.forceDepth(depth);
+  }
+
+  /** The batch's buffers and programs, to measure them. */
+  get device(): BatchDevice {
+    return this.#device;
+  }
+
+  /** Frees everything; texts that are not done end without an event. */
+  [Symbol.dispose](): void {
+    this.#device.destroy();
+  }
+
+  /** Puts texts into empty slots while there are pages for what they are expected to need. */
+  #admit(): void {
+    const { stalled } = this.#report;
+    if (this.#live.size === 0) this.#isHeld = false;
+    if (this.#isHeld || stalled.entering + stalled.recurring > 0) return;
+    const { store: { bankPages }, parts } = this.#device.batch;
+    const { config } = this.#shape;
+    const free = [...this.#report.freePages];
+    const committed = new Array<number>(this.#banks).fill(0);
+    for (const { expected } of this.#live.values()) addTo(committed, expected);
+    const share = this.#asked.share / this.#asked.texts;
+    while (this.#waiting.length > 0 && this.#freeSlots.length > 0) {
+      const request = this.#waiting[0]!;
+      const sizes = { banks: this.#banks };
+      const tokens = request.prompt.length + Math.ceil(share * request.count) - 1;
+      const expected = expectedPages({ config, parts }, { ...sizes, tokens });
+      const first = mostPages({ config, parts }, { ...sizes, tokens: request.prompt.length });
+      const fits = this.#live.size === 0 ||
+        bankPages.every((pages, bank) =>
+          committed[bank]! + expected[bank]! <= pages && first[bank]! <= free[bank]!
+        );
+      if (!fits) return;
+      this.#waiting.shift();
+      const slot = this.#freeSlots.shift()!;
+      this.#device.prompts.start(slot, request);
+      this.#live.set(slot, { request, drawn: 0, expected });
+      addTo(committed, expected);
+      first.forEach((pages, bank) => free[bank]! -= pages);
+    }
+  }
+
+  /** Turns what was drawn into events. */
+  #take(report: TickReport): void {
+    this.#report = report;
+    this.#tokens += report.tokens.length;
+    for (const drawn of report.tokens) this.#draw(drawn);
+    const { entering, recurring, leaving } = report.rowsNow;
+    if (this.#live.size > 0 && entering + recurring + leaving === 0) this.#restartYoungest();
+  }
+
+  #draw({ slot, id, logProbability, steps }: DrawnToken): void {
+    const live = this.#live.get(slot);
+    if (!live) return; // cancelled while the ticks ran
+    const { request: { id: name, delivered, count } } = live;
+    if (id === NO_TOKEN) {
+      this.#leave(slot);
+      this.#pending.push({ kind: "error", request: name, error: damagedLogits(this.#shape) });
+      return;
+    }
+    const token = { id, logProbability, depth: depthOf(this.#shape, steps) };
+    const isEnd = this.#shape.endTokens.includes(id);
+    const place = live.drawn++;
+    if (place < delivered.length) {
+      if (delivered[place]!.id !== id) throw new Error(`Request ${name} did not repeat its token ${place}`);
+    } else if (!isEnd) {
+      delivered.push(token);
+      this.#pending.push({ kind: "token", request: name, token });
+    }
+    if (!isEnd && live.drawn < count) return;
+    this.#leave(slot);
+    this.#asked.texts++;
+    this.#asked.share += live.drawn / count;
+    this.#pending.push({ kind: "finished", request: name, reason: isEnd ? "end" : "length" });
+  }
+
+  /** All texts wait for pages: the one that came last gives up its own and waits in line again. */
+  #restartYoungest(): void {
+    const [slot, { request }] = [...this.#live].at(-1)!;
+    this.#stop(slot);
+    this.#waiting.unshift(request);
+    this.#restarts++;
+    this.#isHeld = true;
+  }
+
+  /** Takes a text out of its slot before its end. */
+  #stop(slot: number): void {
+    this.#device.prompts.stop([slot]);
+    this.#hasStopped = true;
+    this.#leave(slot);
+  }
+
+  #leave(slot: number): void {
+    this.#live.delete(slot);
+    this.#freeSlots.push(slot);
+    this.#isHeld = false;
+  }
+
+  #slotOf(id: number): number | null {
+    for (const [slot, { request }] of this.#live) if (request.id === id) return slot;
+    return null;
+  }
+}
+
+/** Tokens whose keys and values a request may need: the last one drawn does not run. */
+function cachedTokens({ prompt, count }: BatchPrompt): number {
+  return prompt.length + count - 1;
+}
+
+/** A token's recursion depth: none in a vanilla model, always the same where the block is unrolled. */
+function depthOf({ config: { recursion } }: BatchShape, steps: number): number {
+  if (!recursion) return 0;
+  return recursion.sharing.endsWith("cycle") ? steps : recursion.numRecursions;
+}
+
+function damagedLogits({ kvDtype }: BatchShape): RangeError {
+  const reason = kvDtype === "f16"
+    ? ", or its keys and values go beyond 65504, the largest in f16; use --kv-dtype f32"
+    : "";
+  return new RangeError(
+    `Cannot choose a token: the logits are not numbers; the model's weights are damaged${reason}`,
+  );
+}
+
+function sum(values: readonly number[]): number {
+  return values.reduce((total, value) => total + value, 0);
+}
+
+function addTo(totals: number[], values: readonly number[]): void {
+  values.forEach((value, i) => totals[i]! += value);
+}

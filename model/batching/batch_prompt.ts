@@ -1,0 +1,128 @@
+/** How a text begins in a slot: its settings, the keys and values of its prompt but for the last token, which enters. */
+import { Commands, submit } from "../../gpu/commands.ts";
+import type { GpuDevice } from "../../gpu/device.ts";
+import { releasePages, reservePages } from "../../gpu/kernels/page_moves.ts";
+import { markSeen, samplingRecord, type SlotSampling } from "../../gpu/kernels/sample.ts";
+import { PHASES } from "../../gpu/kernels/slot_fields.ts";
+import type { Allocator } from "../../gpu/memory.ts";
+import { fixedPacking, type Packing } from "../../gpu/packing.ts";
+import { type Rows, staticRows } from "../../gpu/rows.ts";
+import { createTensor, type Tensor, viewTensor, writeTensor } from "../../gpu/tensor.ts";
+import { CachedPass } from "../cached_pass.ts";
+import type { DepthDecision } from "../token_choice.ts";
+import { writeSlot } from "./batch_state.ts";
+import type { Batch } from "./batch_tick.ts";
+
+/** Tokens of a prompt that run at a time. */
+const PROMPT_ROWS = 256;
+
+/** A text to begin. */
+export interface BatchPrompt {
+  readonly prompt: readonly number[];
+  /** Most tokens to draw, 1 at least. */
+  readonly count: number;
+  readonly sampling: SlotSampling;
+}
+
+/** Puts texts into slots, and takes them out. */
+export class PromptRunner {
+  readonly #device: GpuDevice;
+  readonly #batch: Batch;
+  readonly #pass: CachedPass;
+  readonly #reserve: Commands;
+  readonly #release: Commands;
+  /** Slots whose pages move. */
+  readonly #moved: Packing;
+  readonly #markSeen: Commands;
+  readonly #seenIds: Tensor;
+  readonly #seenSlots: Tensor;
+  readonly #seenRows: Rows;
+
+  constructor(device: GpuDevice, allocator: Allocator, batch: Batch) {
+    this.#device = device;
+    this.#batch = batch;
+    const { config, weights, store: { cache, pages }, state: { slots, seen } } = batch;
+    const rows = Math.min(PROMPT_ROWS, cache.capacity);
+    this.#pass = new CachedPass(device, { config, weights, cache, rows, head: "one", allocator });
+    this.#moved = fixedPacking(allocator, { count: cache.slots });
+    const move = { slots, pages, packing: this.#moved };
+    reservePages(this.#reserve = new Commands(device, "pages for a prompt"), move);
+    releasePages(this.#release = new Commands(device, "pages given back"), move);
+    const u32 = (label: string): Tensor => createTensor(allocator, { shape: [rows], dtype: "u32", label });
+    this.#seenIds = u32("seen ids");
+    this.#seenSlots = u32("seen slots");
+    this.#seenRows = staticRows(allocator, rows);
+    this.#markSeen = new Commands(device, "seen tokens");
+    markSeen(this.#markSeen, { ids: this.#seenIds, slots: this.#seenSlots, seen }, { rows: this.#seenRows });
+  }
+
+  /** What sends prompt tokens to their depths; null without token choice. */
+  get decision(): DepthDecision | null {
+    const { decisions } = this.#pass.workspace;
+    return decisions.kind === "token_choice" ? decisions.decision : null;
+  }
+
+  /** Begins a text in an empty slot. There must be pages for all tokens of its prompt at full depth. */
+  start(slot: number, { prompt, count, sampling }: BatchPrompt): void {
+    const { state } = this.#batch;
+    const [words, width] = [state.seen.shape[1]!, state.sampling.shape[1]!];
+    const last = prompt.length - 1;
+    writeTensor(
+      this.#device,
+      viewTensor(state.sampling, { start: slot * width, shape: [width] }),
+      samplingRecord(sampling),
+    );
+    writeTensor(
+      this.#device,
+      viewTensor(state.seen, { start: slot * words, shape: [words] }),
+      new Uint32Array(words),
+    );
+    writeSlot(this.#device, state, {
+      slot,
+      phase: PHASES.entering,
+      step: 0,
+      position: last,
+      remaining: count,
+      token: prompt[last]!,
+    });
+    for (let start = 0; start < prompt.length; start += this.#pass.rows) {
+      const ids = prompt.slice(start, start + this.#pass.rows);
+      // Without a penalty nobody looks at the set.
+      if (sampling.repeatPenalty !== 1) this.#see(slot, ids);
+      const before = ids.slice(0, last - start);
+      if (before.length > 0) this.#cache({ slot, start, ids: before });
+    }
+  }
+
+  /** Keys and values of a prompt's part; what room its tokens did not need is free again. */
+  #cache({ slot, start, ids }: { slot: number; start: number; ids: readonly number[] }): void {
+    this.#move([[slot, ids.length, start, 0]], this.#reserve);
+    this.#pass.run({ slot, start, ids });
+    this.#move([[slot, 0, 0, 0]], this.#release);
+  }
+
+  /** Ends texts wherever they are. */
+  stop(slots: readonly number[]): void {
+    for (const slot of slots) writeSlot(this.#device, this.#batch.state, { slot, phase: PHASES.ended });
+    this.#move(slots.map((slot) => [slot, 0, 0, 0]), this.#release);
+  }
+
+  #move(records: readonly (readonly number[])[], program: Commands): void {
+    writeTensor(this.#device, this.#moved.records, Uint32Array.from(records.flat()));
+    writeTensor(this.#device, this.#moved.rows.count, Uint32Array.of(records.length));
+    submit(this.#device, [program]);
+  }
+
+  #see(slot: number, ids: readonly number[]): void {
+    writeTensor(this.#device, this.#seenIds, Uint32Array.from(ids));
+    writeTensor(this.#device, this.#seenSlots, new Uint32Array(ids.length).fill(slot));
+    writeTensor(this.#device, this.#seenRows.count, Uint32Array.of(ids.length));
+    submit(this.#device, [this.#markSeen]);
+  }
+
+  /** Frees the recorded programs; the buffers are the allocator's. */
+  destroy(): void {
+    this.#pass.destroy();
+    for (const commands of [this.#reserve, this.#release, this.#markSeen]) commands.destroy();
+  }
+}

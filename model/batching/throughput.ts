@@ -1,0 +1,210 @@
+/**
+ * The throughput of a batch in steady state: texts of random lengths come and go without end, and windows of time are
+ * measured with everything that happens in them.
+ */
+import type { GpuDevice } from "../../gpu/device.ts";
+import type { KvDtype } from "../../gpu/kernels/attention_heads.ts";
+import { timeWork } from "../../gpu/timing.ts";
+import type { ModelConfig } from "../config.ts";
+import type { ModelWeights } from "../model_weights.ts";
+import { totalMilliseconds } from "../profile.ts";
+import { uniform } from "../random.ts";
+import type { SamplingOptions } from "../sampling.ts";
+import { BatchEngine, type BatchStatistics, ticksPerRead } from "./batch_engine.ts";
+import type { BatchPrompt } from "./batch_prompt.ts";
+
+/** What `mor generate` does unless told. */
+const SAMPLING: SamplingOptions = { temperature: 0.8, topK: 40, topP: 0.95, minP: 0, repeatPenalty: 1 };
+
+/** Standard deviation of the lengths, of their mean. */
+const LENGTH_SPREAD = 0.25;
+
+/** Longest length, of the mean: four standard deviations above it. */
+const LONGEST = 1 + 4 * LENGTH_SPREAD;
+
+/** Texts that wait at any time, of those in slots: enough for every slot that comes free. */
+const WAITING = 0.5;
+
+export interface ThroughputOptions {
+  /** Rows of the block. */
+  readonly rows: number;
+  /** Texts at a time, if the memory for keys and values lets them in. */
+  readonly slots: number;
+  /** Mean tokens of a text; lengths are normal around it. */
+  readonly meanLength: number;
+  readonly kvBytes: number;
+  readonly kvDtype: KvDtype;
+  readonly isDepthWise: boolean;
+  readonly seed: number;
+}
+
+/** Some time of a batch. */
+export interface ThroughputWindow {
+  readonly seconds: number;
+  readonly tokens: number;
+  /** Rows of the block that ran a token, of all rows that ran. */
+  readonly occupancy: number;
+  /** Times that a token runs the block. */
+  readonly blockRunsPerToken: number;
+  /** Texts in slots, and part of the pages in use, at its end. */
+  readonly live: number;
+  readonly pagesInUse: number;
+}
+
+/** Parts of a tick's time. */
+export const TICK_PARTS = {
+  block: "block",
+  ends: "first and last layer, head, sampling",
+  cache: "keys and values",
+  scheduling: "scheduling and routing",
+} as const;
+
+/** Milliseconds of a mean tick on the GPU, and by the clock. */
+export interface TickTime {
+  readonly parts: Readonly<Record<keyof typeof TICK_PARTS, number>>;
+  readonly kernels: number;
+}
+
+/** Kernels that do not belong to the layers around them, by the beginning of their names. */
+const PART_OF_KERNEL: Readonly<Record<string, keyof typeof TICK_PARTS>> = {
+  cache_append: "cache",
+  page_moves: "cache",
+  slot_: "scheduling",
+  gather_rows: "scheduling",
+  router_score: "scheduling",
+  random_score: "scheduling",
+  depth_choice: "scheduling",
+};
+
+/** Most tokens of a text that a run of this mean length draws. */
+export function longestText(meanLength: number): number {
+  return Math.ceil(LONGEST * meanLength);
+}
+
+/** A batch that never runs out of texts. */
+export class ThroughputRun {
+  readonly engine: BatchEngine;
+  readonly #device: GpuDevice;
+  readonly #config: ModelConfig;
+  readonly #options: ThroughputOptions;
+  readonly #random: () => number;
+
+  /** @throws ConfigError, MemoryError: as `BatchEngine` does. */
+  constructor(
+    device: GpuDevice,
+    { config, weights }: { config: ModelConfig; weights: ModelWeights },
+    options: ThroughputOptions,
+  ) {
+    this.#device = device;
+    this.#config = config;
+    this.#options = options;
+    this.#random = uniform(options.seed, "throughput");
+    this.engine = new BatchEngine(device, {
+      config,
+      weights,
+      ...options,
+      capacity: longestText(options.meanLength),
+      endTokens: [],
+      ticks: ticksPerRead(device),
+    });
+  }
+
+  /**
+   * Brings the batch to where it stays: texts of all ages. Those that are there from the start have a part of their text,
+   * as long as their age, for a prompt.
+   */
+  async warmUp(): Promise<void> {
+    for (let i = 0; i < this.#options.slots; i++) this.#add(this.#random());
+    this.#refill();
+    // Once through for every row: kernels are compiled, ends are staggered.
+    const { rows } = this.#options;
+    const enough = 4 * rows;
+    while (this.engine.statistics.tokens < enough) await this.#advance();
+  }
+
+  /** Measures for some seconds, and the rest of the ticks that are running then. */
+  async window(seconds: number): Promise<ThroughputWindow> {
+    const before = this.engine.statistics;
+    const start = performance.now();
+    let elapsed = 0;
+    while (elapsed < seconds) {
+      await this.#advance();
+      elapsed = (performance.now() - start) / 1000;
+    }
+    return windowOf(before, this.engine.statistics, { seconds: elapsed, rows: this.#options.rows });
+  }
+
+  /** Measures the parts of some ticks by timestamps; null where the adapter grants none. */
+  async parts({ rounds }: { rounds: number }): Promise<TickTime | null> {
+    if (!this.#device.features.has("timestamp-query")) return null;
+    const sums = { block: 0, ends: 0, cache: 0, scheduling: 0 };
+    const programs = this.engine.device.tick.map(({ steps }) => steps.length);
+    const dispatches = programs.reduce((sum, count) => sum + count, 0);
+    for (let round = 0; round < rounds; round++) {
+      const { times } = await timeWork(this.#device, () => this.#advance());
+      // Texts that begin and end between the ticks have dispatches of their own, before them.
+      const ticks = times.slice(-ticksPerRead(this.#device) * dispatches);
+      ticks.forEach(({ label, milliseconds }, i) => {
+        const own = Object.keys(PART_OF_KERNEL).find((name) => label.startsWith(name));
+        const part = own ? PART_OF_KERNEL[own]! : i % dispatches < programs[0]! ? "block" : "ends";
+        sums[part] += milliseconds;
+      });
+    }
+    const ticks = rounds * ticksPerRead(this.#device);
+    const parts = {
+      block: sums.block / ticks,
+      ends: sums.ends / ticks,
+      cache: sums.cache / ticks,
+      scheduling: sums.scheduling / ticks,
+    };
+    const kernels = totalMilliseconds(Object.values(parts).map((milliseconds) => ({ milliseconds })));
+    return { parts, kernels };
+  }
+
+  [Symbol.dispose](): void {
+    this.engine[Symbol.dispose]();
+  }
+
+  async #advance(): Promise<void> {
+    for (const event of await this.engine.advance()) if (event.kind === "error") throw event.error;
+    this.#refill();
+  }
+
+  #refill(): void {
+    const wanted = WAITING * this.#options.slots;
+    while (this.engine.statistics.waiting < wanted) this.#add(0);
+  }
+
+  /** Adds a text of a random length, of which a part is there already. */
+  #add(age: number): void {
+    const { meanLength } = this.#options;
+    const normal = Math.sqrt(-2 * Math.log(1 - this.#random())) * Math.cos(2 * Math.PI * this.#random());
+    const length = Math.round(
+      meanLength * Math.min(Math.max(1 + LENGTH_SPREAD * normal, 2 / meanLength), LONGEST),
+    );
+    const promptLength = Math.max(1, Math.floor(age * (length - 1)));
+    const request: BatchPrompt = {
+      prompt: Array.from({ length: promptLength }, () => Math.floor(this.#random() * this.#config.vocabSize)),
+      count: length - promptLength + 1,
+      sampling: { ...SAMPLING, seed: Math.floor(this.#random() * 2 ** 32) },
+    };
+    this.engine.add(request);
+  }
+}
+
+function windowOf(
+  before: BatchStatistics,
+  after: BatchStatistics,
+  { seconds, rows }: { seconds: number; rows: number },
+): ThroughputWindow {
+  const blockRows = after.blockRows - before.blockRows;
+  const tokens = after.tokens - before.tokens;
+  return {
+    seconds,
+    tokens,
+    occupancy: blockRows / ((after.blockRuns - before.blockRuns) * rows),
+    blockRunsPerToken: blockRows / tokens,
+    live: after.live,
+    pagesInUse: after.pages / after.allPages,
+  };
+}
