@@ -63,7 +63,8 @@ export interface BatchStatistics {
   /** Pages of keys and values in use, and all that there are. */
   readonly pages: number;
   readonly allPages: number;
-  /** Texts that had to begin anew for want of pages. */
+  /** Texts that were put into a slot, and of those the ones that had been before and gave way for want of pages. */
+  readonly begun: number;
   readonly restarts: number;
   /** Texts in slots, and those that wait for one. */
   readonly live: number;
@@ -84,6 +85,7 @@ export class BatchEngine {
   #isClosed = false;
   #wake: (() => void) | null = null;
   #tokens = 0;
+  #begun = 0;
   #restarts = 0;
   /** Of the tokens that texts asked for, how many they drew: as if so many had drawn all. */
   #asked = { texts: CAUTION, share: CAUTION };
@@ -195,6 +197,7 @@ export class BatchEngine {
       tokens: this.#tokens,
       pages: allPages - sum(freePages),
       allPages,
+      begun: this.#begun,
       restarts: this.#restarts,
       live: this.#live.size,
       waiting: this.#waiting.length,
@@ -245,6 +248,7 @@ export class BatchEngine {
       this.#waiting.shift();
       const slot = this.#freeSlots.shift()!;
       this.#device.prompts.start(slot, request);
+      this.#begun++;
       this.#live.set(slot, { request, drawn: 0, expected });
       addTo(committed, expected);
       first.forEach((pages, bank) => free[bank]! -= pages);

@@ -12,6 +12,7 @@ import { uniform } from "../random.ts";
 import type { SamplingOptions } from "../sampling.ts";
 import { BatchEngine, type BatchStatistics, ticksPerRead } from "./batch_engine.ts";
 import type { BatchPrompt } from "./batch_prompt.ts";
+import { expectedPages } from "./page_store.ts";
 
 /** What `mor generate` does unless told. */
 const SAMPLING: SamplingOptions = { temperature: 0.8, topK: 40, topP: 0.95, minP: 0, repeatPenalty: 1 };
@@ -114,12 +115,23 @@ export class ThroughputRun {
    * as long as their age, for a prompt.
    */
   async warmUp(): Promise<void> {
-    for (let i = 0; i < this.#options.slots; i++) this.#add(this.#random());
+    const aged = this.#room();
+    for (let i = 0; i < aged; i++) this.#add(this.#random());
     this.#refill();
-    // Once through for every row: kernels are compiled, ends are staggered.
-    const { rows } = this.#options;
-    const enough = 4 * rows;
-    while (this.engine.statistics.tokens < enough) await this.#advance();
+    // No prompt is left to run, and the kernels are compiled.
+    const enough = 4 * this.#options.rows;
+    while (this.engine.statistics.tokens < enough || this.engine.statistics.begun < aged) {
+      await this.#advance();
+    }
+  }
+
+  /** Texts of the mean length that there are slots and pages for. */
+  #room(): number {
+    const { store: { bankPages }, parts } = this.engine.device.batch;
+    const sizes = { tokens: this.#options.meanLength, banks: bankPages.length };
+    const expected = expectedPages({ config: this.#config, parts }, sizes);
+    const texts = bankPages.map((pages, bank) => Math.floor(pages / expected[bank]!));
+    return Math.min(this.#options.slots, ...texts);
   }
 
   /** Measures for some seconds, and the rest of the ticks that are running then. */
