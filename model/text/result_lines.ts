@@ -4,7 +4,7 @@
  */
 import { parseJson } from "../files/json_text.ts";
 import { writeAll } from "../files/whole_file.ts";
-import { DataError, readLines } from "./documents.ts";
+import { DataError, utf8Decoder } from "./documents.ts";
 
 /** What a result says of its prompt. */
 export interface ResultKey {
@@ -23,6 +23,8 @@ export interface DoneResults {
   readonly cut: number;
 }
 
+const LINE_FEED = 10;
+
 const NOTHING: DoneResults = { done: [], bytes: 0, cut: 0 };
 
 /**
@@ -31,26 +33,21 @@ const NOTHING: DoneResults = { done: [], bytes: 0, cut: 0 };
  * @throws DataError for a file that is there and not to be gone on with, or that holds something else.
  */
 export async function readResults(path: string, { resume }: { resume: boolean }): Promise<DoneResults> {
-  const info = await Deno.stat(path).catch((error) => {
+  const file = await Deno.readFile(path).catch((error) => {
     if (error instanceof Deno.errors.NotFound) return null;
     throw error;
   });
-  if (!info) return NOTHING;
+  if (!file) return NOTHING;
   if (!resume) {
     throw new DataError(
       `Cannot write ${path}: it is there already; give --resume to go on with it, or another --out`,
     );
   }
-  const lines = await Array.fromAsync(readLines(path));
-  const lengths = lines.map((line) => new TextEncoder().encode(line).length + 1);
-  const total = lengths.reduce((sum, length) => sum + length, 0);
-  // The last line's end may be missing.
-  const isWhole = total === info.size;
-  const done = (isWhole ? lines : lines.slice(0, -1)).map((line, i) =>
-    keyOf(line, { where: `${path}:${i + 1}` })
-  );
-  const bytes = isWhole ? total : total - lengths.at(-1)!;
-  return { done, bytes, cut: info.size - bytes };
+  // What follows the last line's end may stop in the middle of a character.
+  const bytes = file.lastIndexOf(LINE_FEED) + 1;
+  const lines = utf8Decoder(path)(file.subarray(0, bytes)).split("\n").slice(0, -1);
+  const done = lines.map((line, i) => keyOf(line, { where: `${path}:${i + 1}` }));
+  return { done, bytes, cut: file.length - bytes };
 }
 
 function keyOf(line: string, { where }: { where: string }): ResultKey {

@@ -27,8 +27,18 @@ const COMMANDS: Readonly<Record<string, readonly string[]>> = {
   generate: [
     ...["-p", "--prompt", "-f", "--file", "-n", "--count", "--temperature", "--top-k", "--top-p", "--min-p"],
     ...["--repeat-penalty", "--stop", "--seed", "--depths", "--json", "--logprobs", "--chat", "--system"],
-    ...["--dtype", "--kv-dtype"],
+    ...[
+      "--dtype",
+      "--kv-dtype",
+      "--prompts",
+      "--out",
+      "--resume",
+      "--in-order",
+      "--batch-size",
+      "--kv-memory",
+    ],
   ],
+  bench: ["throughput"],
   eval: [
     ...["--data", "--text-field", "--routing", "--sequence-length", "--batch-size", "--max-tokens", "--json"],
     "--dtype",

@@ -66,7 +66,7 @@ Deno.test("demo and tiny are three recursions on bytes, of a million weights and
 
 for (const name of ["", "135", "135m-mor5", "demo-", "toString", "__proto__", "DEMO"]) {
   Deno.test(`presetConfig refuses "${name}" and names the presets`, () => {
-    const message = `Unknown preset "${name}"; presets are demo, tiny, 135m, 360m, 730m, 1.7b`;
+    const message = `Unknown preset "${name}"; presets are small, demo, tiny, 135m, 360m, 730m, 1.7b`;
     assertThrows(() => presetConfig(name), ConfigError, message);
   });
 }
