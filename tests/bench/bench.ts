@@ -5,7 +5,7 @@
  * `routers` trains four models for some minutes each and compares their loss; it runs only when named.
  *
  * Some parts take arguments of their own and run alone: `quantization` (what fewer bits cost and bring), `loading`
- * (memory and time), `llama-cpp` (side by side with llama.cpp).
+ * (memory and time), `soak` (a batch under load for ten minutes), `llama-cpp` (side by side with llama.cpp).
  */
 import { type GpuDevice, openDevice } from "../../gpu/device.ts";
 import { benchDecoding } from "./decoding.ts";
@@ -15,6 +15,7 @@ import { benchProducts } from "./products.ts";
 import { benchQuantization } from "./quantization.ts";
 import { print } from "./report.ts";
 import { compareRouters } from "./routers.ts";
+import { benchSoak } from "./soak.ts";
 import { benchTraining } from "./training.ts";
 
 const PARTS: Readonly<Record<string, (device: GpuDevice) => Promise<void>>> = {
@@ -29,6 +30,7 @@ const USUAL = ["products", "training", "decoding"];
 const ALONE: Readonly<Record<string, (args: readonly string[]) => Promise<number>>> = {
   quantization: (args) => withDevice("quantization", (device) => benchQuantization(device, args)),
   loading: (args) => withDevice("loading", (device) => benchLoading(device, args)),
+  soak: (args) => withDevice("soak", (device) => benchSoak(device, args)),
   "llama-cpp": runLlamaCpp,
 };
 
