@@ -20,7 +20,7 @@ import { expectedPages, mostPages } from "./page_store.ts";
 
 /** Ticks between two looks of the host, in which an ended text's slot stays empty: few where looking costs little. */
 export function ticksPerRead(device: GpuDevice): number {
-  return readbackMode(device) === "awaited" ? 16 : 4;
+  return readbackMode(device) === "awaited" ? 16 : 8;
 }
 
 /** Texts that count as having drawn all their tokens, before the first have ended. */
@@ -66,8 +66,9 @@ export interface BatchStatistics {
   /** Texts that were put into a slot, and of those the ones that had been before and gave way for want of pages. */
   readonly begun: number;
   readonly restarts: number;
-  /** Texts in slots, and those that wait for one. */
+  /** Texts in slots, those of them whose next token waits for a page, and texts that wait for a slot. */
   readonly live: number;
+  readonly stalled: number;
   readonly waiting: number;
 }
 
@@ -200,6 +201,7 @@ export class BatchEngine {
       begun: this.#begun,
       restarts: this.#restarts,
       live: this.#live.size,
+      stalled: this.#stalled,
       waiting: this.#waiting.length,
     };
   }
@@ -225,9 +227,7 @@ export class BatchEngine {
 
   /** Puts texts into empty slots while there are pages for what they are expected to need. */
   #admit(): void {
-    const { stalled } = this.#report;
-    if (this.#live.size === 0) this.#isHeld = false;
-    if (this.#isHeld || stalled.entering + stalled.recurring > 0) return;
+    if (this.#live.size > 0 && (this.#isHeld || this.#stalled > 0)) return;
     const { store: { bankPages }, parts } = this.#device.batch;
     const { config } = this.#shape;
     const free = [...this.#report.freePages];
@@ -309,6 +309,12 @@ export class BatchEngine {
     this.#live.delete(slot);
     this.#freeSlots.push(slot);
     this.#isHeld = false;
+  }
+
+  /** Texts that found no page at the last look. */
+  get #stalled(): number {
+    const { entering, recurring } = this.#report.stalled;
+    return entering + recurring;
   }
 
   #slotOf(id: number): number | null {

@@ -16,6 +16,7 @@ const USAGE = `usage: deno task bench llama-cpp MODEL.gguf --node-llama-cpp FOLD
   --positions N            tokens of it to compare (500)
   --speed                  compares tokens/s by format
   --prompt N, --tokens N   lengths of the prompt (128) and of what is generated (16)
+  --sequences N            texts at once (8)
   --repeats N              times that everything is measured (3)
   --cpu-only               leaves llama.cpp's Vulkan backend out
   --json                   prints one object`;
@@ -34,6 +35,7 @@ export interface LlamaCppOptions {
   readonly positions: number;
   readonly prompt: number;
   readonly tokens: number;
+  readonly sequences: number;
   readonly repeats: number;
   readonly hasVulkan: boolean;
   readonly isJson: boolean;
@@ -51,7 +53,7 @@ export function parseLlamaCppArgs(args: readonly string[]): LlamaCppOptions {
   if ((values.text === undefined) !== values.speed) {
     throw new UsageError("wanted either --text FILE or --speed");
   }
-  const { positions, prompt, tokens, repeats } = values;
+  const { positions, prompt, tokens, sequences, repeats } = values;
   return {
     model,
     folder,
@@ -59,6 +61,7 @@ export function parseLlamaCppArgs(args: readonly string[]): LlamaCppOptions {
     positions: count("positions", positions),
     prompt: count("prompt", prompt),
     tokens: count("tokens", tokens),
+    sequences: count("sequences", sequences),
     repeats: count("repeats", repeats),
     hasVulkan: !values["cpu-only"],
     isJson: values.json,
@@ -78,6 +81,7 @@ function parse(args: readonly string[]) {
         "speed": { type: "boolean", default: false },
         "prompt": { type: "string", default: "128" },
         "tokens": { type: "string", default: "16" },
+        "sequences": { type: "string", default: "8" },
         "repeats": { type: "string", default: "3" },
         "cpu-only": { type: "boolean", default: false },
         "json": { type: "boolean", default: false },

@@ -142,7 +142,7 @@ async function runVariant(
   await using llama = await LlamaProcess.start({ folder: options.folder, backend, isExact });
   const model = isUnpacked ? unpacked : await Deno.realPath(options.model);
   const { version } = await llama.ask("describe");
-  await llama.ask("open", { model, tokens: WINDOW, isExact });
+  await llama.ask("open", { model, tokens: WINDOW, sequences: 1, isExact });
   const theirs = await llama.ask("tokenize", { text });
   const wrong = ids.findIndex((id, i) => id !== theirs[i]);
   if (wrong >= 0 || theirs.length !== ids.length) {

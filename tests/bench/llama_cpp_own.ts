@@ -4,6 +4,8 @@ import type { GpuDevice } from "../../gpu/device.ts";
 import { BufferScope } from "../../gpu/memory.ts";
 import { readTensor } from "../../gpu/readback.ts";
 import { writeTensor } from "../../gpu/tensor.ts";
+import { BatchEngine, ticksPerRead } from "../../model/batching/batch_engine.ts";
+import { batchSize } from "../../model/batching/batch_size.ts";
 import { type CheckpointSource, openCheckpoint } from "../../model/files/checkpoint_source.ts";
 import { Decoder } from "../../model/decoder.ts";
 import { fillWeights, planWeights } from "../../model/load_weights.ts";
@@ -82,6 +84,23 @@ export class OwnModel {
     });
   }
 
+  /** For some texts of up to `capacity` tokens at once. */
+  batch({ sequences, capacity }: { sequences: number; capacity: number }): BatchEngine {
+    const { config } = this.source;
+    const requests = Array.from(
+      { length: sequences },
+      () => ({ prompt: [0], count: capacity, sampling: SAMPLING }),
+    );
+    const { available } = this.#device.memory;
+    return new BatchEngine(this.#device, {
+      config,
+      weights: this.#weights,
+      ...batchSize(config, { requests, rows: sequences, kvDtype: "f32", kvBytes: null, available }),
+      endTokens: [],
+      ticks: ticksPerRead(this.#device),
+    });
+  }
+
   /** Frees the weights. */
   [Symbol.dispose](): void {
     this.#scope.destroy();
@@ -106,6 +125,19 @@ export async function timeTokens(
   const start = performance.now();
   for (let done = 0; done < count; done += together) {
     await decoder.step([0], { count: Math.min(together, count - done) });
+  }
+  return performance.now() - start;
+}
+
+/** Milliseconds for `count` tokens of each of some texts at once, drawn on the device and read as they come. */
+export async function timeTogether(
+  batch: BatchEngine,
+  { count, sequences }: { count: number; sequences: number },
+): Promise<number> {
+  const start = performance.now();
+  for (let text = 0; text < sequences; text++) batch.add({ prompt: [32 + text], count, sampling: SAMPLING });
+  for (let left = sequences; left > 0;) {
+    for (const { kind } of await batch.advance()) if (kind === "finished") left--;
   }
   return performance.now() - start;
 }

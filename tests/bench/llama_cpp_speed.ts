@@ -4,7 +4,7 @@ import { table } from "../../cli/table.ts";
 import type { GpuDevice } from "../../gpu/device.ts";
 import type { GgufFormat } from "./llama_cpp_convert.ts";
 import { note } from "./llama_cpp_lines.ts";
-import { OwnModel, timePrompt, timeTokens } from "./llama_cpp_own.ts";
+import { OwnModel, timePrompt, timeTogether, timeTokens } from "./llama_cpp_own.ts";
 import { convertModel, LlamaProcess } from "./llama_cpp_process.ts";
 import type { LlamaInfo } from "./llama_cpp_worker.ts";
 import { median, print } from "./report.ts";
@@ -17,6 +17,8 @@ export interface SpeedOptions {
   /** Tokens of the prompt, and generated after a prompt of one. */
   readonly prompt: number;
   readonly tokens: number;
+  /** Texts at once. */
+  readonly sequences: number;
   readonly repeats: number;
   readonly isJson: boolean;
 }
@@ -34,6 +36,8 @@ interface Speeds {
   readonly program: string;
   readonly decode: readonly number[];
   readonly prefill: readonly number[];
+  /** Of all texts at once. */
+  readonly together: readonly number[];
 }
 
 interface FormatSpeeds {
@@ -74,52 +78,58 @@ async function measureFile(device: GpuDevice, { file, format, programs, options 
   programs: readonly Program[];
   options: SpeedOptions;
 }): Promise<Speeds[]> {
-  const { prompt, tokens, repeats } = options;
+  const { prompt, tokens, sequences, repeats } = options;
   const longest = Math.max(prompt, tokens + 1);
   using model = await OwnModel.open(device, file);
   using decoder = model.decoder(longest);
+  using batch = model.batch({ sequences, capacity: longest });
   const own = {
     name: "ours",
     timePrompt: () => timePrompt(decoder, { count: prompt }),
     timeTokens: () => timeTokens(decoder, { device, count: tokens }),
+    timeTogether: () => timeTogether(batch, { count: tokens, sequences }),
   };
   const theirs = programs.map(({ name, process }) => ({
     name,
     timePrompt: () => process.ask("timePrompt", { count: prompt }),
     timeTokens: () => process.ask("timeTokens", { count: tokens }),
+    timeTogether: () => process.ask("timeTogether", { count: tokens, sequences }),
   }));
   for (const { process } of programs) {
-    await process.ask("open", { model: file, tokens: longest, isExact: false });
+    await process.ask("open", { model: file, tokens: longest, sequences, isExact: false });
   }
   const rows = [own, ...theirs].map((timer) => ({
     ...timer,
     decode: [] as number[],
     prefill: [] as number[],
+    together: [] as number[],
   }));
   // The first round compiles the kernels.
   for (let repeat = -1; repeat < repeats; repeat++) {
-    for (const { name, timePrompt, timeTokens, decode, prefill } of rows) {
+    for (const { name, timePrompt, timeTokens, timeTogether, decode, prefill, together } of rows) {
       note(`${format}, ${name}: ${repeat < 0 ? "warming up" : `repeat ${repeat + 1} of ${repeats}`}`);
       const prefillSpeed = prompt * 1000 / await timePrompt();
       const decodeSpeed = tokens * 1000 / await timeTokens();
+      const togetherSpeed = sequences * tokens * 1000 / await timeTogether();
       if (repeat < 0) continue;
       prefill.push(prefillSpeed);
       decode.push(decodeSpeed);
+      together.push(togetherSpeed);
     }
   }
-  return rows.map(({ name: program, decode, prefill }) => ({ program, decode, prefill }));
+  return rows.map(({ name: program, decode, prefill, together }) => ({ program, decode, prefill, together }));
 }
 
 function report(
   rows: readonly FormatSpeeds[],
   { device, options, llama }: { device: GpuDevice; options: SpeedOptions; llama: LlamaInfo },
 ): void {
-  const { model, prompt, tokens, repeats, isJson } = options;
+  const { model, prompt, tokens, sequences, repeats, isJson } = options;
   const { description: adapter } = device.info;
   const { version, adapters, threads } = llama;
   if (isJson) {
     const facts = { model: basename(model), adapter, node_llama_cpp: version, adapters, threads };
-    print(JSON.stringify({ ...facts, prompt, tokens, rows }));
+    print(JSON.stringify({ ...facts, prompt, tokens, sequences, rows }));
     return;
   }
   print(`${basename(model)}; ours on ${adapter}`);
@@ -127,10 +137,10 @@ function report(
   print(`node-llama-cpp ${version}: ${where.join(", ")}`);
   print(
     `tokens/s, medians of ${repeats} in turn: ${tokens} tokens one by one after a prompt of one (decode), ` +
-      `a prompt of ${prompt} (prefill)\n`,
+      `a prompt of ${prompt} (prefill), ${sequences} texts at once (together, of all)\n`,
   );
   const names = rows[0]!.speeds.map(({ program }) => program);
-  const kinds = ["decode", "prefill"] as const;
+  const kinds = ["decode", "prefill", "together"] as const;
   print(table([
     [
       "format",

@@ -11,6 +11,7 @@ Deno.test("parseLlamaCppArgs fills in what is not given", () => {
     positions: 500,
     prompt: 128,
     tokens: 16,
+    sequences: 8,
     repeats: 3,
     hasVulkan: true,
     isJson: true,

@@ -20,11 +20,11 @@ export interface LlamaInfo {
 export interface LlamaAnswers {
   describe(): Promise<LlamaInfo>;
   /**
-   * Loads a model for texts of up to `tokens` tokens, in place of the one before.
+   * Loads a model for `sequences` texts of up to `tokens` tokens, in place of the one before.
    *
    * @param isExact Keeps keys and values as f32; otherwise everything is as llama.cpp has it by default.
    */
-  open(wanted: { model: string; tokens: number; isExact: boolean }): Promise<null>;
+  open(wanted: { model: string; tokens: number; sequences: number; isExact: boolean }): Promise<null>;
   /** Special tokens in the text are plain text. */
   tokenize(wanted: { text: string }): Promise<number[]>;
   /** Appends the logits after each token to a file, rows of `vocabSize` f32. */
@@ -35,6 +35,8 @@ export interface LlamaAnswers {
   timePrompt(wanted: { count: number }): Promise<number>;
   /** Milliseconds for `count` tokens one by one, with the logits of each. */
   timeTokens(wanted: { count: number }): Promise<number>;
+  /** Milliseconds for `count` tokens of each of some texts, one of each at a time, with the logits of all. */
+  timeTogether(wanted: { count: number; sequences: number }): Promise<number>;
 }
 
 export type LlamaQuestion = keyof LlamaAnswers;
@@ -108,7 +110,7 @@ class LlamaWorker implements LlamaAnswers {
     };
   }
 
-  async open({ model: modelPath, tokens, isExact }: LlamaRequest<"open">[0]): Promise<null> {
+  async open({ model: modelPath, tokens, sequences, isExact }: LlamaRequest<"open">[0]): Promise<null> {
     await this.#opened?.model.dispose();
     // It would go on without a word, on the processor.
     if (this.#backend === "vulkan" && (await this.#llama.getGpuDeviceNames()).length === 0) {
@@ -119,8 +121,8 @@ class LlamaWorker implements LlamaAnswers {
     const context = await model.createContext({
       // One place stays free.
       contextSize: tokens + 1,
-      batchSize: tokens,
-      sequences: 1,
+      batchSize: Math.max(tokens, sequences),
+      sequences,
       threads: THREADS,
       ...(isExact
         ? { experimentalKvCacheKeyType: "F32", experimentalKvCacheValueType: "F32", flashAttention: false }
@@ -186,6 +188,25 @@ class LlamaWorker implements LlamaAnswers {
     return performance.now() - start;
   }
 
+  async timeTogether({ count, sequences }: LlamaRequest<"timeTogether">[0]): Promise<number> {
+    const { _ctx: context } = this.#current.context;
+    for (let sequence = 0; sequence < sequences; sequence++) context.disposeSequence(sequence);
+    const start = performance.now();
+    for (let position = 0; position < count; position++) {
+      context.initBatch(sequences);
+      for (let sequence = 0; sequence < sequences; sequence++) {
+        context.addToBatch(
+          sequence,
+          position,
+          Uint32Array.of(tokenAt(position + sequence)),
+          Uint32Array.of(0),
+        );
+      }
+      await context.decodeBatch();
+    }
+    return performance.now() - start;
+  }
+
   get #current(): Opened {
     if (!this.#opened) throw new Error("no model is open");
     return this.#opened;
@@ -194,11 +215,16 @@ class LlamaWorker implements LlamaAnswers {
   /** Some tokens from a position on, straight to llama.cpp: node-llama-cpp's queue and sampling would count as its time. */
   async #run(position: number, { count }: { count: number }): Promise<void> {
     const { _ctx: context } = this.#current.context;
-    const ids = Uint32Array.from({ length: count }, (_, i) => 32 + ((position + i) * 7) % 96);
+    const ids = Uint32Array.from({ length: count }, (_, i) => tokenAt(position + i));
     context.initBatch(count);
     context.addToBatch(0, position, ids, Uint32Array.of(count - 1));
     await context.decodeBatch();
   }
+}
+
+/** Some token for a place. */
+function tokenAt(place: number): number {
+  return 32 + (place * 7) % 96;
 }
 
 if (import.meta.main) {

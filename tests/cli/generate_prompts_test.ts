@@ -98,6 +98,16 @@ Deno.test("many prompts get the texts that each gets alone", async () => {
   }
 });
 
+Deno.test("packed weights and an f16 cache serve many texts as they serve one", async () => {
+  const path = await writePrompts("packed.jsonl", words.map((prompt) => ({ prompt, count: 30 })));
+  const formats = ["--dtype", "q8_0", "--kv-dtype", "f16", "--temperature", "0"];
+  const { stdout } = await morDone(generate(path, "--in-order", "-q", ...formats));
+  for (const { prompt, text } of parse(stdout)) {
+    const alone = await morDone(["generate", model, "-q", "--json", "-n", "30", "-p", prompt, ...formats]);
+    assertEquals(text, JSON.parse(alone.stdout).text);
+  }
+});
+
 Deno.test("prompts come from a pipe and results go into one, as they finish", async () => {
   const prompts = promptsOf(9);
   const input = prompts.map((prompt) => JSON.stringify(prompt)).join("\n");

@@ -228,6 +228,22 @@ gpuTest("cancelled texts end, in line, in a slot or while it runs, and free thei
   assertEquals([pages, live, waiting], [0, 0, 0]);
 });
 
+gpuTest("texts that wait for pages can all be cancelled, and others begin", async (device) => {
+  const model = modelOf(device, tokenChoice);
+  const least = leastBytes(tokenChoice, { capacity, kvDtype: "f32" });
+  using engine = new BatchEngine(device, { ...model, ...shapeOf({ kvBytes: 2.4 * least, ticks: 1 }) });
+  engine.forceDepth(3);
+  const request = { prompt: [1, 3], count: capacity - 1, sampling: greedy };
+  const ids = Array.from({ length: 3 }, () => engine.add(request));
+  while (engine.statistics.stalled === 0) await engine.advance();
+  for (const id of ids) engine.cancel(id);
+  engine.add({ prompt: [5], count: 2, sampling: greedy });
+  engine.close();
+  const met = await words(engine);
+  assertEquals(met.slice(-3), ["3 token", "3 token", "3 length"]);
+  assertEquals(engine.statistics.pages, 0);
+});
+
 gpuTest("events wait for requests until the engine is closed", async (device) => {
   const model = modelOf(device, vanilla);
   using engine = new BatchEngine(device, { ...model, ...shapeOf() });
