@@ -117,7 +117,7 @@ async function systemsOf(
 ): Promise<ThroughputSystem[]> {
   const isPreset = presetNames().includes(model);
   const { config, weights } = isPreset
-    ? randomModel(device, withRandomRouting(presetConfig(model)), flags)
+    ? randomModel(device, { config: withRandomRouting(presetConfig(model)), seed: flags.seed })
     : await checkpointModel(device, model, { flags, terminal });
   const longest = longestText(flags.meanLength);
   if (longest > config.maxPositionEmbeddings) {
@@ -136,8 +136,7 @@ function withRandomRouting(config: ModelConfig): ModelConfig {
 
 function randomModel(
   device: GpuDevice,
-  config: ModelConfig,
-  { seed }: { seed: number },
+  { config, seed }: { config: ModelConfig; seed: number },
 ): { config: ModelConfig; weights: ModelWeights } {
   const layout = new ParameterLayout(config);
   const weights = layout.allocate(device, "weights");

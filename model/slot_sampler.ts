@@ -2,11 +2,10 @@
  * What draws the tokens of texts being decoded, a slot for each: settings, the tokens seen so far, the next token and
  * its position. All of it stays on the GPU; the host reads the history of what was chosen.
  */
-import { Commands, submit } from "../gpu/commands.ts";
+import type { Commands } from "../gpu/commands.ts";
 import type { GpuDevice } from "../gpu/device.ts";
 import { advance, HISTORY_RECORD_LENGTH } from "../gpu/kernels/decode_step.ts";
 import {
-  markSeen,
   NO_TOKEN,
   sample,
   SAMPLING_RECORD_LENGTH,
@@ -16,7 +15,6 @@ import {
 } from "../gpu/kernels/sample.ts";
 import type { Allocator } from "../gpu/memory.ts";
 import { readbackMode, readTensors } from "../gpu/readback.ts";
-import { type Rows, staticRows } from "../gpu/rows.ts";
 import {
   createTensor,
   type Dtype,
@@ -26,6 +24,7 @@ import {
   writeTensor,
 } from "../gpu/tensor.ts";
 import type { ModelConfig } from "./config.ts";
+import { SeenTokens } from "./seen_tokens.ts";
 import type { Workspace } from "./workspace.ts";
 
 /** A token that a step chose. */
@@ -67,11 +66,7 @@ export class SlotSampler {
   readonly state: SamplerState;
   readonly #device: GpuDevice;
   readonly #config: ModelConfig;
-  /** Prompt tokens, their slots and their number, for the set of seen tokens. */
-  readonly #seenIds: Tensor;
-  readonly #seenSlots: Tensor;
-  readonly #seenRows: Rows;
-  readonly #markSeen: Commands;
+  readonly #seen: SeenTokens;
   /** Where the history goes on. */
   #cursor = 0;
 
@@ -98,12 +93,7 @@ export class SlotSampler {
       history: tensor("history", [MAX_STEPS_PER_READ, slots, HISTORY_RECORD_LENGTH]),
       cursor: tensor("history cursor", [1]),
     };
-    this.#seenIds = tensor("seen ids", [promptRows]);
-    this.#seenSlots = tensor("seen slots", [promptRows]);
-    this.#seenRows = staticRows(allocator, promptRows);
-    this.#markSeen = new Commands(device, "seen tokens");
-    const { seen } = this.state;
-    markSeen(this.#markSeen, { ids: this.#seenIds, slots: this.#seenSlots, seen }, { rows: this.#seenRows });
+    this.#seen = new SeenTokens(device, { seen: this.state.seen, rows: promptRows, allocator });
   }
 
   /**
@@ -129,10 +119,7 @@ export class SlotSampler {
 
   /** Adds prompt tokens to a slot's set of seen ones. */
   see(slot: number, ids: readonly number[]): void {
-    writeTensor(this.#device, this.#seenIds, Uint32Array.from(ids));
-    writeTensor(this.#device, this.#seenSlots, new Uint32Array(ids.length).fill(slot));
-    writeTensor(this.#device, this.#seenRows.count, Uint32Array.of(ids.length));
-    submit(this.#device, [this.#markSeen]);
+    this.#seen.add(slot, ids);
   }
 
   /** Replaces the token that a slot runs next. */
@@ -175,7 +162,7 @@ export class SlotSampler {
 
   /** Frees the recorded program; the buffers are the allocator's. */
   destroy(): void {
-    this.#markSeen.destroy();
+    this.#seen.destroy();
   }
 }
 

@@ -2,10 +2,14 @@ import slotFinishCode from "./slot_finish.wgsl" with { type: "text" };
 import type { Commands } from "../commands.ts";
 import { defineKernel } from "../kernel.ts";
 import type { Packing } from "../packing.ts";
-import { checkShape, type Tensor } from "../tensor.ts";
+import { checkShape, elementCount, type Tensor } from "../tensor.ts";
+import { MAX_LOOP_TURNS } from "./row_lanes.ts";
 import { SLOT_FIELD_COUNT, SLOT_PART, TALLIES_PART, TALLY_COUNT } from "./slot_fields.ts";
 
 const SLOT_FINISH = defineKernel("slot_finish.wgsl", slotFinishCode, { ...SLOT_PART, ...TALLIES_PART });
+
+/** Invocations of a workgroup in the file. */
+const GROUP = 64;
 
 /** u32 elements of a record of the log: slot, token, bits of its log-probability, recursion steps that decided it. */
 export const LOG_RECORD_LENGTH = 4;
@@ -17,6 +21,8 @@ export const LOG_RECORD_LENGTH = 4;
  *
  * slots (fields, S), tokens (S), tallies (24), ends (1 + number of them, the number in front), log (entries, 4) u32;
  * logProbabilities (S) f32.
+ *
+ * @throws TypeError for shapes that do not fit; RangeError for more ends and rows than one workgroup can loop over.
  */
 export function finishTokens(
   commands: Commands,
@@ -39,6 +45,10 @@ export function finishTokens(
     log: [log, [rows.maximum, LOG_RECORD_LENGTH]],
     tallies: [tallies, [TALLY_COUNT]],
   });
+  const endCount = elementCount(ends.shape) - 1;
+  if (Math.ceil(rows.maximum / GROUP) * (1 + endCount) > MAX_LOOP_TURNS) {
+    throw new RangeError(`Cannot look for ${endCount} end tokens in ${rows.maximum} rows in one dispatch`);
+  }
   commands.dispatch(SLOT_FINISH, {
     entryPoint: "finish",
     tensors: {

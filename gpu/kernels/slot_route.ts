@@ -2,7 +2,6 @@ import slotRouteCode from "./slot_route.wgsl" with { type: "text" };
 import type { Commands } from "../commands.ts";
 import { defineKernel } from "../kernel.ts";
 import type { Packing } from "../packing.ts";
-import { linearGrid } from "../rows.ts";
 import { checkShape, type Tensor } from "../tensor.ts";
 import { GATE_PART, gateConstants, type GateFunction } from "./gate.ts";
 import { SLOT_PART } from "./slot_fields.ts";
@@ -32,7 +31,11 @@ export function enterByDepth(
   { depths, rowGates, gates, ...routed }: RoutedRows & { depths: Tensor; rowGates: Tensor; gates: Tensor },
 ): void {
   const { maximum } = routed.packing.rows;
-  checkShape("enterByDepth", { depths: [depths, [maximum]], rowGates: [rowGates, [maximum]] });
+  checkShape("enterByDepth", {
+    depths: [depths, [maximum]],
+    rowGates: [rowGates, [maximum]],
+    gates: [gates, [routed.slots.shape[1]!]],
+  });
   route(commands, routed, { entryPoint: "enter_by_depth", tensors: { depths, row_gates: rowGates, gates } });
 }
 
@@ -58,7 +61,11 @@ export function routeByScore(
 ): void {
   const [steps] = thresholds.shape as [number];
   const { maximum } = routed.packing.rows;
-  checkShape("routeByScore", { logits: [logits, [maximum, steps]], deciding: [deciding, [maximum, steps]] });
+  checkShape("routeByScore", {
+    logits: [logits, [maximum, steps]],
+    deciding: [deciding, [maximum, steps]],
+    gates: [gates, [routed.slots.shape[1]!]],
+  });
   route(commands, routed, {
     entryPoint: "by_score",
     tensors: { logits, deciding, thresholds, gates },
@@ -80,6 +87,6 @@ function route(
     entryPoint,
     tensors: { rows: rows.count, records, slots, ...tensors },
     constants,
-    grid: linearGrid(Math.ceil(rows.maximum / WIDTH)),
+    grid: [Math.ceil(rows.maximum / WIDTH), 1, 1],
   });
 }

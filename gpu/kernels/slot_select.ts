@@ -23,10 +23,11 @@ const SLOT_SELECT = defineKernel("slot_select.wgsl", slotSelectCode, {
 });
 
 /**
- * Records the choice of the slots in a phase that are next, at most as many as `packing` has room for, in turn from where
- * the last choice of the phase ended. Overwritten: the packing's records with (slot, position, where its table begins,
- * its entry there), and its row count. Rows that make new entries get the pages for them; slots for which none are left
- * are passed over. Where entries are counted, the rows of a recursion step are counted as entered.
+ * Records the choice of the slots in a phase that are next, at most as many as `packing` has room for, in turn from the
+ * first that the phase's last choice had no room for. Overwritten: the packing's records with (slot, position, where its
+ * table begins, its entry there), and its row count. Slots that make new entries get the pages for them, in turn and
+ * whether or not there is room to run them; those for which none are left are passed over. Where entries are counted, the
+ * rows of a recursion step are counted as entered.
  *
  * Slots that leave wait until there are `due` of them, or fewer than `full` others that can recur.
  *

@@ -1,5 +1,6 @@
-// Chooses up to `most` slots that are in phase PHASE_WANTED, in turn from where the last choice ended, and gives each
-// the pages that its new entries need. Slots for which no pages are left are passed over: they stall.
+// Chooses up to `most` slots that are in phase PHASE_WANTED, in turn from the first that the last choice had no room for;
+// where it had room for all, from where that one began. Slots whose new entries need pages get them in the same turn,
+// also beyond `most`; those for which none are left are passed over: they stall.
 //   records[i] = (slot, position, its table, its entry there), of row i, see cache_pages.wgsl;  rows[0] = rows chosen
 // Keys and values have tables by cached layer, by group and by slot. A group is a recursion step with entries of its own;
 // the layers around the recursion are the last group. counts (2 GROUPS, S): entries that count, then pages, of each group
@@ -163,7 +164,7 @@ fn select_slots(@builtin(local_invocation_index) lane: u32) {
   let given = min(total.y, able); // the first of those in need
   var chosen = min(total.x - (total.y - given), settings.most);
   if (PHASE_WANTED == LEAVING && total.x < settings.due) {
-    let is_full = total.z - tallies[STALLED + RECURRING] >= settings.full;
+    let is_full = total.z - min(total.z, tallies[STALLED + RECURRING]) >= settings.full;
     chosen = select(chosen, 0u, is_full);
   }
 

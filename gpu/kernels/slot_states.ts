@@ -12,15 +12,8 @@ const SLOT_STATES = defineKernel("slot_states.wgsl", slotStatesCode, { ...SLOT_P
 /** Constant GROUP of the file. */
 const GROUP = 64;
 
-/** Values of BASE in the file: what a step's output joins. */
-const BASES = {
-  /** Nothing: it is the state. */
-  none: 0,
-  /** The state before the step. */
-  state: 1,
-  /** At the token's last step the state before the recursion; nothing at steps before. */
-  start: 2,
-} as const;
+/** What a recursion step's output joins: nothing, the state before the step, or the state before the recursion. */
+export type StateBase = "none" | "state" | "start";
 
 /**
  * Records that z (rows, C), what the layers before the recursion made of rows, becomes the state of their slots, and with
@@ -28,35 +21,34 @@ const BASES = {
  */
 export function enterStates(
   commands: Commands,
-  { z, packing: { rows, records }, states, starts }: {
+  { z, packing, states, starts }: {
     z: Tensor;
     packing: Packing;
     states: Tensor;
     starts: Tensor | null;
   },
 ): void {
-  const dim = states.shape.at(-1)!;
+  const { maximum } = packing.rows;
   checkShape("enterStates", {
-    z: [z, [rows.maximum, dim]],
+    z: [z, [maximum, states.shape.at(-1)!]],
     ...(starts && { starts: [starts, states.shape] as const }),
   });
-  commands.dispatch(SLOT_STATES, {
-    entryPoint: "entered",
-    // Without a start the kernel still names it; it does not write there.
-    tensors: { rows: rows.count, records, z, states, starts: starts ?? states },
-    constants: { DIM: dim, HAS_START: Number(starts !== null) },
-    grid: rowGrid(rows, { unitsPerRow: dim / 4, unitsPerGroup: GROUP }),
+  record(commands, packing, {
+    entryPoint: starts ? "replace_both" : "replace_state",
+    tensors: { z, states, ...(starts && { starts }) },
   });
 }
 
 /**
  * Records that z (rows, C), a recursion step's output, joins the states (S, C) of the rows' slots by `gating`, see
- * `scatterRows`, with the slots' gates (S). `base` says what it joins; with `start` that is starts (S, C), otherwise not
- * looked at. slots (fields, S) u32. The others are f32.
+ * `scatterRows`, with the slots' gates (S). `base` says what it joins: with "start" that is starts (S, C), at a token's
+ * last step, and at those before it nothing. slots (fields, S) u32. The others are f32.
+ *
+ * @throws TypeError for shapes that do not fit, and for a base of "start" without starts.
  */
 export function recurStates(
   commands: Commands,
-  { z, packing: { rows, records }, slots, gates, states, starts }: {
+  { z, packing, slots, gates, states, starts }: {
     z: Tensor;
     packing: Packing;
     slots: Tensor;
@@ -64,14 +56,42 @@ export function recurStates(
     states: Tensor;
     starts: Tensor | null;
   },
-  { base, gating }: { base: keyof typeof BASES; gating: ScatterGating },
+  { base, gating }: { base: StateBase; gating: ScatterGating },
 ): void {
-  const dim = states.shape.at(-1)!;
-  checkShape("recurStates", { z: [z, [rows.maximum, dim]], gates: [gates, [states.shape[0]!]] });
+  checkShape("recurStates", {
+    z: [z, [packing.rows.maximum, states.shape.at(-1)!]],
+    gates: [gates, [states.shape[0]!]],
+    ...(starts && { starts: [starts, states.shape] as const }),
+  });
+  if (base === "none") {
+    return record(commands, packing, { entryPoint: "replace_state", tensors: { z, states } });
+  }
+  const constants = { GATING: GATINGS[gating] };
+  if (base === "state") {
+    return record(commands, packing, { entryPoint: "join_state", tensors: { z, states, gates }, constants });
+  }
+  if (!starts) throw new TypeError("Cannot record recurStates: the states before the recursion are missing");
+  record(commands, packing, {
+    entryPoint: "join_start",
+    tensors: { z, states, gates, slots, starts },
+    constants,
+  });
+}
+
+function record(
+  commands: Commands,
+  { rows, records }: Packing,
+  { entryPoint, tensors, constants }: {
+    tensors: Readonly<Record<string, Tensor>> & { readonly states: Tensor };
+    entryPoint: string;
+    constants?: Readonly<Record<string, number>>;
+  },
+): void {
+  const dim = tensors.states.shape.at(-1)!;
   commands.dispatch(SLOT_STATES, {
-    entryPoint: "recurred",
-    tensors: { rows: rows.count, records, slots, z, gates, states, starts: starts ?? states },
-    constants: { DIM: dim, BASE: BASES[base], GATING: GATINGS[gating] },
+    entryPoint,
+    tensors: { rows: rows.count, records, ...tensors },
+    constants: { DIM: dim, ...constants },
     grid: rowGrid(rows, { unitsPerRow: dim / 4, unitsPerGroup: GROUP }),
   });
 }

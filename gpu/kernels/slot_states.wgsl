@@ -1,14 +1,10 @@
 // What the rows of a depth-wise batch leave in the states of their slots s = records[i].x:
-// entered: states[s] = z[i], and starts[s] = z[i] where HAS_START
-// recurred: states[s] = a x + b z[i], with a and b from GATING and gates[s] as in scatter_rows.wgsl. BASE says what x is:
-//   nothing (a = 0, b = 1), the slot's state, or its state before the recursion, which joins at the token's last step only.
+// replace_state: states[s] = z[i];  replace_both: starts[s] = z[i] as well
+// join_state: states[s] = a states[s] + b z[i], with a and b from GATING and gates[s] as in scatter_rows.wgsl
+// join_start: at the last step of the slot's token states[s] = a starts[s] + b z[i], before that states[s] = z[i]
 // states, starts (S, DIM); z (rows, DIM); gates (S); records (rows, 4). One vec4 per invocation.
 
 override DIM: u32;
-override BASE: u32 = 0u;
-override HAS_START: bool = false;
-const FROM_STATE = 1u;
-const FROM_START = 2u;
 const GROUP = 64u;
 
 @group(0) @binding(0) var<storage, read> rows: array<u32>;
@@ -19,45 +15,76 @@ const GROUP = 64u;
 @group(0) @binding(5) var<storage, read_write> states: array<vec4<f32>>;
 @group(0) @binding(6) var<storage, read_write> starts: array<vec4<f32>>;
 
-@compute @workgroup_size(GROUP)
-fn entered(
-  @builtin(workgroup_id) group: vec3<u32>,
-  @builtin(num_workgroups) groups: vec3<u32>,
-  @builtin(local_invocation_id) local: vec3<u32>,
-) {
+// A vec4 of a row, where it is in z and in the slot's state.
+struct Place {
+  is_row: bool,
+  slot: u32,
+  row: u32,
+  state: u32,
+}
+
+fn place_of(group: vec3<u32>, groups: vec3<u32>, local: vec3<u32>) -> Place {
   let width = DIM / 4u;
   let i = (group.x + group.y * groups.x) * GROUP + local.x;
   let row = i / width;
   if (row >= rows[0]) {
-    return;
+    return Place();
   }
-  let place = records[row].x * width + i % width;
-  states[place] = z[i];
-  if (HAS_START) {
-    starts[place] = z[i];
+  let slot = records[row].x;
+  return Place(true, slot, i, slot * width + i % width);
+}
+
+@compute @workgroup_size(GROUP)
+fn replace_state(
+  @builtin(workgroup_id) group: vec3<u32>,
+  @builtin(num_workgroups) groups: vec3<u32>,
+  @builtin(local_invocation_id) local: vec3<u32>,
+) {
+  let place = place_of(group, groups, local);
+  if (place.is_row) {
+    states[place.state] = z[place.row];
   }
 }
 
 @compute @workgroup_size(GROUP)
-fn recurred(
+fn replace_both(
   @builtin(workgroup_id) group: vec3<u32>,
   @builtin(num_workgroups) groups: vec3<u32>,
   @builtin(local_invocation_id) local: vec3<u32>,
 ) {
-  let width = DIM / 4u;
-  let i = (group.x + group.y * groups.x) * GROUP + local.x;
-  let row = i / width;
-  if (row >= rows[0]) {
-    return;
+  let place = place_of(group, groups, local);
+  if (place.is_row) {
+    states[place.state] = z[place.row];
+    starts[place.state] = z[place.row];
   }
-  let slot = records[row].x;
-  let place = slot * width + i % width;
-  let parts = gating_parts(gates[slot]);
-  var state = z[i];
-  if (BASE == FROM_STATE) {
-    state = parts.x * states[place] + parts.y * state;
-  } else if (BASE == FROM_START && slots[field(STEP, slot)] + 1u == slots[field(DEPTH, slot)]) {
-    state = parts.x * starts[place] + parts.y * state;
+}
+
+@compute @workgroup_size(GROUP)
+fn join_state(
+  @builtin(workgroup_id) group: vec3<u32>,
+  @builtin(num_workgroups) groups: vec3<u32>,
+  @builtin(local_invocation_id) local: vec3<u32>,
+) {
+  let place = place_of(group, groups, local);
+  if (place.is_row) {
+    let parts = gating_parts(gates[place.slot]);
+    states[place.state] = parts.x * states[place.state] + parts.y * z[place.row];
   }
-  states[place] = state;
+}
+
+@compute @workgroup_size(GROUP)
+fn join_start(
+  @builtin(workgroup_id) group: vec3<u32>,
+  @builtin(num_workgroups) groups: vec3<u32>,
+  @builtin(local_invocation_id) local: vec3<u32>,
+) {
+  let place = place_of(group, groups, local);
+  if (place.is_row) {
+    var state = z[place.row];
+    if (slots[field(STEP, place.slot)] + 1u == slots[field(DEPTH, place.slot)]) {
+      let parts = gating_parts(gates[place.slot]);
+      state = parts.x * starts[place.state] + parts.y * state;
+    }
+    states[place.state] = state;
+  }
 }

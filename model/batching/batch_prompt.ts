@@ -2,13 +2,13 @@
 import { Commands, submit } from "../../gpu/commands.ts";
 import type { GpuDevice } from "../../gpu/device.ts";
 import { releasePages, reservePages } from "../../gpu/kernels/page_moves.ts";
-import { markSeen, samplingRecord, type SlotSampling } from "../../gpu/kernels/sample.ts";
+import { samplingRecord, type SlotSampling } from "../../gpu/kernels/sample.ts";
 import { PHASES } from "../../gpu/kernels/slot_fields.ts";
 import type { Allocator } from "../../gpu/memory.ts";
 import { fixedPacking, type Packing } from "../../gpu/packing.ts";
-import { type Rows, staticRows } from "../../gpu/rows.ts";
-import { createTensor, type Tensor, viewTensor, writeTensor } from "../../gpu/tensor.ts";
+import { viewTensor, writeTensor } from "../../gpu/tensor.ts";
 import { CachedPass } from "../cached_pass.ts";
+import { SeenTokens } from "../seen_tokens.ts";
 import type { DepthDecision } from "../token_choice.ts";
 import { writeSlot } from "./batch_state.ts";
 import type { Batch } from "./batch_tick.ts";
@@ -33,10 +33,7 @@ export class PromptRunner {
   readonly #release: Commands;
   /** Slots whose pages move. */
   readonly #moved: Packing;
-  readonly #markSeen: Commands;
-  readonly #seenIds: Tensor;
-  readonly #seenSlots: Tensor;
-  readonly #seenRows: Rows;
+  readonly #seen: SeenTokens;
 
   constructor(device: GpuDevice, allocator: Allocator, batch: Batch) {
     this.#device = device;
@@ -48,12 +45,7 @@ export class PromptRunner {
     const move = { slots, pages, packing: this.#moved };
     reservePages(this.#reserve = new Commands(device, "pages for a prompt"), move);
     releasePages(this.#release = new Commands(device, "pages given back"), move);
-    const u32 = (label: string): Tensor => createTensor(allocator, { shape: [rows], dtype: "u32", label });
-    this.#seenIds = u32("seen ids");
-    this.#seenSlots = u32("seen slots");
-    this.#seenRows = staticRows(allocator, rows);
-    this.#markSeen = new Commands(device, "seen tokens");
-    markSeen(this.#markSeen, { ids: this.#seenIds, slots: this.#seenSlots, seen }, { rows: this.#seenRows });
+    this.#seen = new SeenTokens(device, { seen, rows, allocator });
   }
 
   /** What sends prompt tokens to their depths; null without token choice. */
@@ -88,7 +80,7 @@ export class PromptRunner {
     for (let start = 0; start < prompt.length; start += this.#pass.rows) {
       const ids = prompt.slice(start, start + this.#pass.rows);
       // Without a penalty nobody looks at the set.
-      if (sampling.repeatPenalty !== 1) this.#see(slot, ids);
+      if (sampling.repeatPenalty !== 1) this.#seen.add(slot, ids);
       const before = ids.slice(0, last - start);
       if (before.length > 0) this.#cache({ slot, start, ids: before });
     }
@@ -113,16 +105,8 @@ export class PromptRunner {
     submit(this.#device, [program]);
   }
 
-  #see(slot: number, ids: readonly number[]): void {
-    writeTensor(this.#device, this.#seenIds, Uint32Array.from(ids));
-    writeTensor(this.#device, this.#seenSlots, new Uint32Array(ids.length).fill(slot));
-    writeTensor(this.#device, this.#seenRows.count, Uint32Array.of(ids.length));
-    submit(this.#device, [this.#markSeen]);
-  }
-
   /** Frees the recorded programs; the buffers are the allocator's. */
   destroy(): void {
-    this.#pass.destroy();
-    for (const commands of [this.#reserve, this.#release, this.#markSeen]) commands.destroy();
+    for (const part of [this.#pass, this.#reserve, this.#release, this.#seen]) part.destroy();
   }
 }

@@ -18,7 +18,7 @@ import { ropeTable } from "../../gpu/kernels/rope.ts";
 import { sample } from "../../gpu/kernels/sample.ts";
 import { finishTokens } from "../../gpu/kernels/slot_finish.ts";
 import { selectSlots } from "../../gpu/kernels/slot_select.ts";
-import { enterStates, recurStates } from "../../gpu/kernels/slot_states.ts";
+import { enterStates, recurStates, type StateBase } from "../../gpu/kernels/slot_states.ts";
 import type { Allocator } from "../../gpu/memory.ts";
 import { fixedPacking, type Packing } from "../../gpu/packing.ts";
 import { createTensor, type Dtype, type Tensor } from "../../gpu/tensor.ts";
@@ -134,7 +134,7 @@ export function recordRecur(commands: Commands, batch: Batch, buffers: TickBuffe
 }
 
 /** What a step's output joins. */
-function joining({ router }: ModelConfig): { base: "none" | "state" | "start"; gating: Gating } {
+function joining({ router }: ModelConfig): { base: StateBase; gating: Gating } {
   if (!router) return { base: "none", gating: "replace" };
   return { base: router.kind === "token_choice" ? "start" : "state", gating: router.gating };
 }

@@ -1,279 +1,244 @@
-/** Where tokens go in a depth-wise batch, what they leave in their slots, and how their draw ends. */
-import { assertEquals } from "@std/assert";
+import { assertEquals, assertThrows } from "@std/assert";
+import { Commands } from "../../gpu/commands.ts";
 import type { GpuDevice } from "../../gpu/device.ts";
-import { finishTokens } from "../../gpu/kernels/slot_finish.ts";
-import { PHASES, SLOT_FIELDS, TALLIES, TALLY_COUNT } from "../../gpu/kernels/slot_fields.ts";
+import type { GateFunction } from "../../gpu/kernels/gate.ts";
+import { SLOT_FIELD_COUNT } from "../../gpu/kernels/slot_fields.ts";
 import { enterAll, enterByDepth, recurByDepth, routeByScore } from "../../gpu/kernels/slot_route.ts";
-import { enterStates, recurStates } from "../../gpu/kernels/slot_states.ts";
 import { fixedPacking, type Packing } from "../../gpu/packing.ts";
-import { type Tensor, type TensorData, writeTensor } from "../../gpu/tensor.ts";
+import { type Tensor, writeTensor } from "../../gpu/tensor.ts";
+import * as reference from "../reference/gate.ts";
+import type { SlotText } from "../reference/slot_select.ts";
 import { assertClose } from "../support/close.ts";
-import { blank, blankIndices, gpuTest, run, upload, uploadIndices } from "../support/device.ts";
-import { createRandom } from "../support/random.ts";
+import { blank, gpuTest, run, upload, uploadIndices } from "../support/device.ts";
+import { asHardware } from "../support/hardware.ts";
+import { createRandom, type Random } from "../support/random.ts";
+import { assertSame, randomText, SLOT_PHASES, slotData } from "../support/slot_batch.ts";
+import { shuffled } from "../support/text_pages.ts";
 
-const SLOTS = 64;
+/** The score above which a step runs for all tokens, as the batch's router writes it. */
+const ALWAYS = Math.fround(-3.4e38);
 
-type Fields = Partial<Record<keyof typeof SLOT_FIELDS, number>>;
-
-/** Slots with the given fields; 7 for the others. */
-function uploadFields(device: GpuDevice, fields: Readonly<Record<number, Fields>>): Tensor {
-  const data = new Uint32Array(6 * SLOTS).fill(7);
-  for (const [slot, values] of Object.entries(fields)) {
-    for (const [name, value] of Object.entries(values)) {
-      data[SLOT_FIELDS[name as keyof Fields] * SLOTS + Number(slot)] = value;
-    }
-  }
-  return uploadIndices(device, data, [6, SLOTS]);
+interface Case {
+  readonly slots: number;
+  readonly count: number;
+  readonly maximum: number;
+  readonly steps: number;
 }
 
-/** The fields of slots that are not 7. */
-function fieldsOf(data: TensorData): Record<number, Fields> {
-  const fields: Record<number, Fields> = {};
-  for (const [name, row] of Object.entries(SLOT_FIELDS)) {
-    for (let slot = 0; slot < SLOTS; slot++) {
-      const value = data[row * SLOTS + slot]!;
-      if (value !== 7) fields[slot] = { ...fields[slot], [name]: value };
-    }
-  }
-  return fields;
+const cases: Record<string, Case> = {
+  "tidy sizes": { slots: 128, count: 64, maximum: 64, steps: 4 },
+  "odd sizes": { slots: 192, count: 117, maximum: 117, steps: 3 },
+  "all slots": { slots: 640, count: 640, maximum: 640, steps: 3 },
+  "one row": { slots: 64, count: 1, maximum: 1, steps: 2 },
+  "one recursion step": { slots: 64, count: 40, maximum: 40, steps: 1 },
+  "sixteen recursion steps": { slots: 192, count: 150, maximum: 150, steps: 16 },
+  "fewer rows than there is room for": { slots: 64, count: 13, maximum: 64, steps: 3 },
+  "no rows": { slots: 64, count: 0, maximum: 20, steps: 3 },
+  "70,000 rows": { slots: 70_016, count: 70_000, maximum: 70_000, steps: 3 },
+};
+
+/** Texts in slots, some of which are rows. */
+interface Routed {
+  readonly random: Random;
+  readonly texts: SlotText[];
+  /** Slots of the rows. */
+  readonly rows: readonly number[];
+  readonly packing: Packing;
+  readonly slots: Tensor;
+  /** (S) */
+  readonly gates: Float32Array<ArrayBuffer>;
 }
 
-/** Rows of the given slots, with room for some more whose records are of slot 63. */
-function rowsOf(device: GpuDevice, slots: readonly number[]): Packing {
-  const packing = fixedPacking(device, { count: slots.length + 5 });
-  const records = new Uint32Array(packing.rows.maximum * 4).fill(63);
-  slots.forEach((slot, row) => records[row * 4] = slot);
-  writeTensor(device, packing.records, records);
-  writeTensor(device, packing.rows.count, Uint32Array.of(slots.length));
-  return packing;
-}
-
-/** Values for rows, NaN for the spare ones. */
-function perRow(device: GpuDevice, rows: readonly (readonly number[])[]): Tensor {
-  const width = rows[0]?.length ?? 1;
-  const data = new Float32Array((rows.length + 5) * width).fill(NaN);
-  data.set(rows.flat());
-  return upload(device, data, width === 1 ? [rows.length + 5] : [rows.length + 5, width]);
-}
-
-const { entering, recurring, leaving, ended } = PHASES;
-
-gpuTest("every token of a model without router is to run all steps", async (device) => {
-  const slots = uploadFields(device, {});
-  const packing = rowsOf(device, [9, 2]);
-  const [data] = await run(device, (commands) => enterAll(commands, { slots, packing }, { steps: 3 }), [
-    slots,
-  ]);
-  const wanted = { phase: recurring, step: 0, depth: 3 };
-  assertEquals(fieldsOf(data!), { 2: wanted, 9: wanted });
-});
-
-gpuTest("tokens enter for the depth that their router gave them, and leave after it", async (device) => {
-  const slots = uploadFields(device, {});
-  const packing = rowsOf(device, [5, 0, 62]);
-  const gates = blank(device, [SLOTS], 7);
-  const [data, gated] = await run(device, (commands) => {
-    const depths = perRow(device, [[1], [3], [2]]);
-    const rowGates = perRow(device, [[0.5], [0.25], [0.125]]);
-    enterByDepth(commands, { slots, packing, depths, rowGates, gates });
-    recurByDepth(commands, { slots, packing });
-  }, [slots, gates]);
-  assertEquals(fieldsOf(data!), {
-    5: { phase: leaving, step: 1, depth: 1 },
-    0: { phase: recurring, step: 1, depth: 3 },
-    62: { phase: recurring, step: 1, depth: 2 },
+function randomRouted(device: GpuDevice, { slots: size, count, maximum, steps }: Case): Routed {
+  const random = createRandom(14);
+  const texts = Array.from({ length: size }, () => {
+    return randomText(random, { phase: SLOT_PHASES[random.integer(3)]!, capacity: 64, steps });
   });
-  assertEquals([gated![5], gated![0], gated![62], gated![63]], [0.5, 0.25, 0.125, 7]);
-});
-
-const sigmoid = (x: number): number => 1 / (1 + Math.exp(-x));
-
-for (const isEntry of [true, false]) {
-  gpuTest(`scores above the threshold go on, ${isEntry ? "at entry" : "after a step"}`, async (device) => {
-    const thresholds = [-3.4e38, 0, 0.5];
-    // Steps run before: the score of the one that is next decides.
-    const before = [0, 0, 1, 1, 2];
-    const slotsOf = [4, 8, 15, 16, 23];
-    const fields = slotsOf.map((slot, i) => [slot, { step: isEntry ? 9 : before[i]! }] as const);
-    const slots = uploadFields(device, Object.fromEntries(fields));
-    const packing = rowsOf(device, slotsOf);
-    const logits = [[-9, 1, 0.6], [-9, -1, 9], [3, 4, 0.4], [3, 4, -2], [1, 1, 1]];
-    const deciding = [[-9, 0.1, 9], [-9, 0, 9], [9, 9, 0.5], [9, 9, 0.6], [9, 9, 9]];
-    const gates = blank(device, [SLOTS], 7);
-    const [data, gated] = await run(device, (commands) => {
-      routeByScore(commands, {
-        slots,
-        packing,
-        logits: perRow(device, logits),
-        deciding: perRow(device, deciding),
-        thresholds: upload(device, thresholds),
-        gates,
-      }, { isEntry, alpha: 0.5, function: "sigmoid" });
-    }, [slots, gates]);
-    const wanted: Record<number, Fields> = {};
-    const wantedGates = new Array<number>(SLOTS).fill(7);
-    slotsOf.forEach((slot, i) => {
-      const step = isEntry ? 0 : before[i]! + 1;
-      const goesOn = step < 3 && deciding[i]![step]! > thresholds[step]!;
-      wanted[slot] = { step, phase: goesOn ? recurring : leaving };
-      if (goesOn) wantedGates[slot] = 0.5 * sigmoid(logits[i]![step]!);
-    });
-    assertEquals(fieldsOf(data!), wanted);
-    assertClose(gated!, wantedGates, { relative: 1e-6, label: "gates" });
-    // A score that equals its threshold does not go on.
-    if (!isEntry) {
-      assertEquals([wanted[8]!.phase, wanted[15]!.phase, wanted[16]!.phase], [leaving, leaving, recurring]);
-    }
-  });
+  const all = shuffled(random, size).slice(0, maximum);
+  const packing = fixedPacking(device, { count: maximum });
+  writeTensor(device, packing.records, Uint32Array.from(all.flatMap((slot) => [slot, 1, 2, 3])));
+  writeTensor(device, packing.rows.count, Uint32Array.of(count));
+  const rows = all.slice(0, count);
+  for (const slot of rows) texts[slot]!.step = random.integer(steps);
+  return {
+    random,
+    texts,
+    rows,
+    packing,
+    slots: uploadIndices(device, slotData(texts), [SLOT_FIELD_COUNT, size]),
+    gates: Float32Array.from(random.normals(size)),
+  };
 }
 
-const gatings = {
-  weighted: (x: number, z: number, w: number): number => x + w * z,
-  additive: (x: number, z: number): number => x + z,
-  replace: (_: number, z: number): number => z,
-  delta: (x: number, z: number, w: number): number => x + w * (z - x),
-} as const;
-
-for (const [gating, join] of Object.entries(gatings)) {
-  for (const base of ["none", "state", "start"] as const) {
-    gpuTest(`a step's output joins ${base}, ${gating}, and nothing else`, async (device) => {
-      const random = createRandom(6);
-      const dim = 12;
-      const slotsOf = [40, 3, 41];
-      const slots = uploadFields(device, {
-        40: { step: 1, depth: 2 },
-        3: { step: 0, depth: 2 },
-        41: { step: 0, depth: 1 },
-      });
-      const packing = rowsOf(device, slotsOf);
-      const draw = (count: number): number[] => Array.from(random.normals(count * dim), Math.fround);
-      const [before, start, out] = [draw(SLOTS), draw(SLOTS), draw(slotsOf.length)];
-      const gates = Array.from({ length: SLOTS }, (_, slot) => Math.fround(0.01 * slot + 0.1));
-      const states = upload(device, before, [SLOTS, dim]);
-      const starts = upload(device, start, [SLOTS, dim]);
-      const z = perRow(device, slotsOf.map((_, row) => out.slice(row * dim, (row + 1) * dim)));
-      const [data, kept] = await run(device, (commands) => {
-        const tensors = { z, packing, slots, gates: upload(device, gates), states, starts };
-        recurStates(commands, tensors, { base, gating: gating as keyof typeof gatings });
-      }, [states, starts]);
-      const wanted = [...before];
-      slotsOf.forEach((slot, row) => {
-        const isLast = slot !== 3;
-        for (let c = 0; c < dim; c++) {
-          const value = out[row * dim + c]!;
-          const x = base === "state" ? before[slot * dim + c]! : start[slot * dim + c]!;
-          const joins = base === "state" || base === "start" && isLast;
-          wanted[slot * dim + c] = joins ? join(x, value, gates[slot]!) : value;
-        }
-      });
-      assertClose(data!, wanted, { relative: 1e-6, label: "states" });
-      assertEquals(Array.from(kept!), start);
-      const others = Array.from(data!).filter((_, i) => !slotsOf.includes(Math.floor(i / dim)));
-      assertEquals(others, before.filter((_, i) => !slotsOf.includes(Math.floor(i / dim))));
+/** Registers a test of every case, on the device as it is and as a hardware GPU. */
+function routeTest(name: string, check: (device: GpuDevice, settings: Case) => Promise<void>): void {
+  for (const [title, settings] of Object.entries(cases)) {
+    gpuTest(`${name}: ${title}`, async (device) => {
+      await check(device, settings);
+      await check(asHardware(device), settings);
     });
   }
 }
 
-for (const hasStarts of [true, false]) {
-  gpuTest(`what enters is the slot's state${hasStarts ? ", and kept" : ""}`, async (device) => {
-    const [dim, slotsOf] = [8, [1, 0, 60]];
-    const values = slotsOf.map((_, row) => Array.from({ length: dim }, (_, c) => row * 100 + c));
-    const [states, starts] = [blank(device, [SLOTS, dim], 7), blank(device, [SLOTS, dim], 7)];
-    const [data, kept] = await run(device, (commands) => {
-      const packing = rowsOf(device, slotsOf);
-      enterStates(commands, {
-        z: perRow(device, values),
-        packing,
-        states,
-        starts: hasStarts ? starts : null,
-      });
-    }, [states, starts]);
-    const wanted = new Array<number>(SLOTS * dim).fill(7);
-    slotsOf.forEach((slot, row) => wanted.splice(slot * dim, dim, ...values[row]!));
-    assertEquals(Array.from(data!), wanted);
-    assertEquals(Array.from(kept!), hasStarts ? wanted : new Array<number>(SLOTS * dim).fill(7));
+routeTest("enterAll sends rows into the recursion for all its steps", async (device, settings) => {
+  const { steps } = settings;
+  const { texts, rows, packing, slots } = randomRouted(device, settings);
+  const [met] = await run(device, (commands) => enterAll(commands, { slots, packing }, { steps }), [slots]);
+  for (const slot of rows) Object.assign(texts[slot]!, { phase: "recurring", step: 0, depth: steps });
+  assertSame(met!, slotData(texts), "slots");
+});
+
+routeTest("enterByDepth sends rows into the recursion for their depths", async (device, settings) => {
+  const { random, texts, rows, packing, slots, gates: before } = randomRouted(device, settings);
+  const { maximum, steps } = settings;
+  const depths = Array.from({ length: maximum }, () => 1 + random.integer(steps));
+  const rowGates = Float32Array.from(random.normals(maximum));
+  const gates = upload(device, before);
+  const tensors = { depths: upload(device, depths), rowGates: upload(device, rowGates), gates };
+  const [met, metGates] = await run(
+    device,
+    (commands) => enterByDepth(commands, { slots, packing, ...tensors }),
+    [slots, gates],
+  );
+  rows.forEach((slot, row) => {
+    Object.assign(texts[slot]!, { phase: "recurring", step: 0, depth: depths[row]! });
+    before[slot] = rowGates[row]!;
   });
+  assertSame(met!, slotData(texts), "slots");
+  assertSame(metGates!, before, "gates");
+});
+
+routeTest("recurByDepth counts a step and lets rows leave after their last", async (device, settings) => {
+  const { random, texts, rows, packing, slots } = randomRouted(device, settings);
+  for (const slot of rows) {
+    const text = texts[slot]!;
+    Object.assign(text, { phase: "recurring", depth: text.step + 1 + random.integer(2) });
+  }
+  writeTensor(device, slots, slotData(texts));
+  for (let i = 0; i < 3; i++) {
+    const [met] = await run(device, (commands) => recurByDepth(commands, { slots, packing }), [slots]);
+    for (const slot of rows) {
+      const text = texts[slot]!;
+      text.step++;
+      text.phase = text.step < text.depth ? "recurring" : "leaving";
+    }
+    assertSame(met!, slotData(texts), `slots after call ${i + 1}`);
+  }
+});
+
+/** Sends rows where their scores say and returns how many go on. */
+function routeRows(
+  { texts, rows, gates }: Pick<Routed, "texts" | "rows" | "gates">,
+  { logits, deciding, thresholds }: Record<"logits" | "deciding" | "thresholds", ArrayLike<number>>,
+  { isEntry, ...settings }: { isEntry: boolean } & reference.GateSettings,
+): number {
+  const steps = thresholds.length;
+  let goOn = 0;
+  rows.forEach((slot, row) => {
+    const text = texts[slot]!;
+    text.step = isEntry ? 0 : text.step + 1;
+    const place = row * steps + text.step;
+    const passes = text.step < steps && deciding[place]! > thresholds[text.step]!;
+    text.phase = passes ? "recurring" : "leaving";
+    if (!passes) return;
+    goOn++;
+    const logit = Float64Array.of(logits[place]!);
+    gates[slot] = reference.gate({ logits: logit, chosen: [0] }, settings)[0]!;
+  });
+  return goOn;
+}
+
+const functions: Record<GateFunction, number> = { sigmoid: 0.1, tanh: 2, none: 1 };
+
+for (const [name, alpha] of Object.entries(functions) as [GateFunction, number][]) {
+  for (const isEntry of [true, false]) {
+    const title = `routeByScore ${name} routes rows that ${isEntry ? "enter" : "have run a step"}`;
+    routeTest(title, async (device, settings) => {
+      const { maximum, steps } = settings;
+      for (const hasAuxiliary of [false, true]) {
+        const routed = randomRouted(device, settings);
+        const { random, texts, rows, packing, slots, gates: expected } = routed;
+        const before = Float32Array.from(expected);
+        // Few values, so that many scores equal their threshold and must not pass.
+        const draw = (): number[] =>
+          Array.from({ length: maximum * steps }, () => (random.integer(7) - 3) / 2);
+        const logits = draw();
+        const deciding = hasAuxiliary ? draw() : logits;
+        const thresholds = Array.from(
+          { length: steps },
+          (_, step) => step === 0 ? ALWAYS : (step % 3 - 1) / 2,
+        );
+        const shape = [maximum, steps];
+        const scores = upload(device, logits, shape);
+        const tensors = {
+          logits: scores,
+          deciding: hasAuxiliary ? upload(device, deciding, shape) : scores,
+          thresholds: upload(device, thresholds),
+          gates: upload(device, before),
+        };
+        const gating = { isEntry, alpha, function: name };
+        const [met, metGates] = await run(
+          device,
+          (commands) => routeByScore(commands, { slots, packing, ...tensors }, gating),
+          [slots, tensors.gates],
+        );
+        const goOn = routeRows({ texts, rows, gates: expected }, { logits, deciding, thresholds }, gating);
+        if (isEntry) assertEquals(goOn, rows.length);
+        assertSame(met!, slotData(texts), "slots");
+        assertClose(metGates!, expected, { relative: 2e-6, label: "gates" });
+        const others = new Set(rows.filter((slot) => texts[slot]!.phase === "recurring"));
+        const kept = [...before.keys()].filter((slot) => !others.has(slot));
+        assertSame(kept.map((s) => metGates![s]!), kept.map((s) => before[s]!), "gates of slots that leave");
+      }
+    });
+  }
 }
 
 gpuTest(
-  "tokens are logged in order, and end their text by an end token, its length or damage",
+  "routeByScore lets a score pass that is above its threshold by the least, and no other",
   async (device) => {
-    const NO_TOKEN = 0xffffffff;
-    const draws = [
-      { slot: 6, token: 20, remaining: 5, position: 11, wanted: entering },
-      { slot: 1, token: 3, remaining: 5, position: 0, wanted: ended },
-      { slot: 2, token: 20, remaining: 1, position: 8, wanted: ended },
-      { slot: 30, token: NO_TOKEN, remaining: 5, position: 9, wanted: ended },
-      { slot: 4, token: 9, remaining: 2, position: 9, wanted: ended },
-    ];
-    const step = 2;
-    const slots = uploadFields(
-      device,
-      Object.fromEntries(
-        draws.map(({ slot, remaining, position }) => [slot, { remaining, position, step, phase: leaving }]),
-      ),
-    );
-    const tokens = new Uint32Array(SLOTS).fill(1);
-    const logProbabilities = new Float32Array(SLOTS).fill(1);
-    for (const { slot, token } of draws) [tokens[slot], logProbabilities[slot]] = [token, -slot / 2];
-    const log = blankIndices(device, [20, 4]);
-    const tallies = blankIndices(device, [TALLY_COUNT]);
-    const parts = [draws.slice(0, 2), [], draws.slice(2)];
-    const [logged, counted, data] = await run(device, (commands) => {
-      for (const part of parts) {
-        finishTokens(commands, {
-          slots,
-          packing: rowsOf(device, part.map(({ slot }) => slot)),
-          tokens: uploadIndices(device, tokens),
-          logProbabilities: upload(device, logProbabilities),
-          ends: uploadIndices(device, [2, 3, 9]),
-          log,
-          tallies,
-        });
-      }
-    }, [log, tallies, slots]);
-    assertEquals(counted![TALLIES.events], draws.length);
-    const floats = new Float32Array(logged!.buffer);
-    draws.forEach(({ slot, token }, i) => {
-      assertEquals([logged![i * 4], logged![i * 4 + 1], floats[i * 4 + 2], logged![i * 4 + 3]], [
-        slot,
-        token,
-        -slot / 2,
-        step,
-      ]);
-    });
-    assertEquals(
-      Array.from(logged!.subarray(draws.length * 4)),
-      new Array<number>((20 - draws.length) * 4).fill(0),
-    );
-    assertEquals(
-      fieldsOf(data!),
-      Object.fromEntries(draws.map(({ slot, token, remaining, position, wanted: phase }) => {
-        return [slot, { phase, step, position: position + 1, remaining: remaining - 1, token }];
-      })),
-    );
+    const near = [1 - 2 ** -24, 1, 1 + 2 ** -23, 0, -0, 2 ** -126, -1, -Infinity, Infinity, ALWAYS];
+    for (const threshold of [1, 0, ALWAYS]) {
+      const { texts, rows, packing, slots, gates: before } = randomRouted(device, {
+        ...{ slots: 64, count: near.length, maximum: near.length, steps: 1 },
+      });
+      const [logits, thresholds] = [upload(device, near, [near.length, 1]), upload(device, [threshold])];
+      const gates = upload(device, before);
+      const tensors = { logits, deciding: logits, thresholds, gates };
+      const settings = { isEntry: true, alpha: 1, function: "none" as const };
+      const [met] = await run(
+        device,
+        (commands) => routeByScore(commands, { slots, packing, ...tensors }, settings),
+        [slots],
+      );
+      rows.forEach((slot, row) => {
+        const phase = near[row]! > threshold ? "recurring" : "leaving";
+        Object.assign(texts[slot]!, { step: 0, phase });
+      });
+      assertSame(met!, slotData(texts), `threshold ${threshold}`);
+    }
   },
 );
 
-gpuTest("no ends, and no rows, end nothing", async (device) => {
-  const slots = uploadFields(device, { 3: { remaining: 2, position: 4, step: 1, phase: leaving } });
-  const [log, tallies] = [blankIndices(device, [9, 4]), blankIndices(device, [TALLY_COUNT])];
-  const tokens = uploadIndices(device, new Uint32Array(SLOTS));
-  const record = (slotsOf: readonly number[]) => (commands: Parameters<typeof finishTokens>[0]): void => {
-    const logProbabilities = blank(device, [SLOTS], 0);
-    const ends = uploadIndices(device, [0]);
-    finishTokens(commands, {
-      slots,
-      packing: rowsOf(device, slotsOf),
-      tokens,
-      logProbabilities,
-      ends,
-      log,
-      tallies,
-    });
-  };
-  const [none] = await run(device, record([]), [slots]);
-  assertEquals(fieldsOf(none!), { 3: { remaining: 2, position: 4, step: 1, phase: leaving } });
-  const [one] = await run(device, record([3]), [slots]);
-  assertEquals(fieldsOf(one!), { 3: { remaining: 1, position: 5, step: 1, phase: entering, token: 0 } });
+gpuTest("slots are routed only with tensors that fit", (device) => {
+  const packing = fixedPacking(device, { count: 8 });
+  const short = { ...packing, records: uploadIndices(device, new Uint32Array(28), [7, 4]) };
+  const slots = uploadIndices(device, new Uint32Array(SLOT_FIELD_COUNT * 64), [SLOT_FIELD_COUNT, 64]);
+  const commands = new Commands(device, "test");
+  const of = (shape: readonly number[]): Tensor => blank(device, shape);
+  const few = { depths: of([7]), rowGates: of([8]), gates: of([64]) };
+  const scores = { logits: of([8, 3]), deciding: of([8, 2]), thresholds: of([3]), gates: of([64]) };
+  const settings = { isEntry: true, alpha: 1, function: "none" as const };
+  assertThrows(
+    () => enterAll(commands, { slots, packing: short }, { steps: 2 }),
+    TypeError,
+    "packing has shape (7,4)",
+  );
+  assertThrows(() => enterByDepth(commands, { slots, packing, ...few }), TypeError, "depths has shape (7)");
+  assertThrows(
+    () => routeByScore(commands, { slots, packing, ...scores }, settings),
+    TypeError,
+    "deciding has shape (8,2), expected (8,3)",
+  );
+  return Promise.resolve();
 });

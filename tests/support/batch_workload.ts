@@ -35,6 +35,8 @@ export interface Workload {
   readonly kvDtype: KvDtype;
   readonly kvBytes: number;
   readonly endTokens: readonly number[];
+  /** The depth of every token; 0 lets the router decide. */
+  readonly depth: number;
 }
 
 function between(random: Random, least: number, most: number): number {
@@ -54,6 +56,8 @@ export function leastBytes(
 export const CAPACITY = 3 * PAGE_ROWS + 5;
 
 export function randomWorkload(random: Random, config: ModelConfig): Workload {
+  // Deeper than the memory is shared out for: texts outgrow it, the more so if they are long.
+  const outgrows = config.router?.kind === "token_choice" && random.uniform() < 0.5;
   const kvDtype = random.uniform() < 0.3 ? "f16" : "f32";
   const requests = between(random, 1, 14);
   const arrivals = Array.from({ length: requests }, (): Arrival => {
@@ -63,7 +67,11 @@ export function randomWorkload(random: Random, config: ModelConfig): Workload {
     );
     const room = CAPACITY + 1 - prompt.length;
     const kind = random.uniform();
-    const count = kind < 0.15 ? 1 : kind < 0.3 ? room : between(random, 1, Math.min(room, 20));
+    const count = kind < 0.15
+      ? 1
+      : kind < (outgrows ? 0.8 : 0.3)
+      ? room
+      : between(random, 1, Math.min(room, 20));
     const isGreedy = random.uniform() < 0.6;
     const sampling = {
       ...GREEDY,
@@ -76,7 +84,7 @@ export function randomWorkload(random: Random, config: ModelConfig): Workload {
       cancelAfter: random.uniform() < 0.15 ? random.integer(80) : null,
     };
   });
-  const room = random.uniform() < 0.5 ? 1 + random.uniform() : 8;
+  const room = outgrows ? 2 + random.uniform() : random.uniform() < 0.5 ? 1 + random.uniform() : 8;
   return {
     arrivals,
     rows: between(random, 1, 9),
@@ -86,6 +94,10 @@ export function randomWorkload(random: Random, config: ModelConfig): Workload {
     kvDtype,
     kvBytes: Math.ceil(room * leastBytes(config, { capacity: CAPACITY, kvDtype })),
     endTokens: Array.from({ length: random.integer(3) }, () => random.integer(config.vocabSize)),
+    // Deeper than the memory is shared out for: texts outgrow it.
+    depth: config.router?.kind === "token_choice" && random.uniform() < 0.5
+      ? config.recursion!.numRecursions
+      : 0,
   };
 }
 
@@ -99,14 +111,16 @@ export interface BatchText {
 export async function decodeAlone(
   device: GpuDevice,
   { config, weights }: BatchModel,
-  { requests, capacity, kvDtype, endTokens }: {
+  { requests, capacity, kvDtype, endTokens, depth = 0 }: {
     requests: readonly BatchPrompt[];
     capacity: number;
     kvDtype: KvDtype;
     endTokens: readonly number[];
+    depth?: number;
   },
 ): Promise<BatchText[]> {
   using decoder = new Decoder(device, { config, weights, capacity, kvDtype, slots: 1 });
+  if (depth > 0) decoder.forceDepth(depth);
   const texts: BatchText[] = [];
   for (const { prompt, count, sampling } of requests) {
     const tokens: DecodedToken[] = [];
@@ -130,9 +144,10 @@ export async function decodeAlone(
 export async function runWorkload(
   device: GpuDevice,
   model: BatchModel,
-  { arrivals, ...shape }: Workload,
+  { arrivals, depth, ...shape }: Workload,
 ): Promise<{ texts: BatchText[]; statistics: BatchEngine["statistics"] }> {
   using engine = new BatchEngine(device, { ...model, ...shape });
+  if (depth > 0) engine.forceDepth(depth);
   const texts = arrivals.map((): BatchText => ({ tokens: [], reason: null }));
   const ids = new Map<number, number>();
   const waiting = new Set(arrivals.keys());

@@ -67,7 +67,7 @@ async function checkTogether(
 ): Promise<BatchEngine["statistics"]> {
   const shape = shapeOf(changes);
   const arrivals = requests.map((request) => ({ request, addAfter: 0, cancelAfter: null }));
-  const { texts, statistics } = await runWorkload(device, model, { ...shape, arrivals });
+  const { texts, statistics } = await runWorkload(device, model, { ...shape, arrivals, depth: 0 });
   const alone = await decodeAlone(device, model, { ...shape, requests });
   assertEquals(texts.map(parts), alone.map(parts));
   assertEquals([statistics.pages, statistics.live, statistics.waiting], [0, 0, 0]);
