@@ -61,7 +61,7 @@ function throughputCommand(): Command<any> {
     .option("--mean-length <n:integer>", "Mean tokens of a text.", { default: 256 })
     .option(
       "--kv-memory <mib:integer>",
-      "MiB for keys and values of each model; for 1.5 texts of the first for each row unless given.",
+      "MiB for keys and values of each model; for two texts of the first for each row unless given.",
     )
     .option("--windows <n:integer>", "Times to measure each; the median is shown.", { default: 5 })
     .option("--seconds <n:number>", "Seconds of a window, at least.", { default: 5 })

@@ -14,17 +14,14 @@ import { readbackMode } from "../../gpu/readback.ts";
 import { NO_TOKEN } from "../../gpu/kernels/sample.ts";
 import { ConfigError } from "../config.ts";
 import type { DecodedToken } from "../slot_sampler.ts";
+import { Admission, type TextProgress } from "./admission.ts";
 import { BatchDevice, type BatchShape, type DrawnToken, type TickReport } from "./batch_device.ts";
 import type { BatchPrompt } from "./batch_prompt.ts";
-import { expectedPages, mostPages } from "./page_store.ts";
 
 /** Ticks between two looks of the host, in which an ended text's slot stays empty: few where looking costs little. */
 export function ticksPerRead(device: GpuDevice): number {
   return readbackMode(device) === "awaited" ? 16 : 8;
 }
-
-/** Texts that count as having drawn all their tokens, before the first have ended. */
-const CAUTION = 8;
 
 /** What happens to a request, named by the number that `add` gave it. */
 export type BatchEvent =
@@ -47,8 +44,6 @@ interface LiveText {
   readonly request: Request;
   /** Tokens drawn since it was put there. */
   drawn: number;
-  /** Pages that it is expected to take, by bank. */
-  readonly expected: readonly number[];
 }
 
 /** How a batch has gone so far. */
@@ -75,12 +70,12 @@ export interface BatchStatistics {
 export class BatchEngine {
   readonly #shape: BatchShape;
   readonly #device: BatchDevice;
+  readonly #admission: Admission;
   readonly #waiting: Request[] = [];
   /** By slot, in the order in which they came. */
   readonly #live = new Map<number, LiveText>();
   readonly #freeSlots: number[];
   readonly #pending: BatchEvent[] = [];
-  readonly #banks: number;
   #report: TickReport;
   #nextId = 0;
   #isClosed = false;
@@ -88,8 +83,6 @@ export class BatchEngine {
   #tokens = 0;
   #begun = 0;
   #restarts = 0;
-  /** Of the tokens that texts asked for, how many they drew: as if so many had drawn all. */
-  #asked = { texts: CAUTION, share: CAUTION };
   /** After a text had to begin anew, no other one begins before one has ended. */
   #isHeld = false;
   /** Whether a text has been taken out since the pages were counted. */
@@ -100,8 +93,8 @@ export class BatchEngine {
     this.#shape = shape;
     this.#device = new BatchDevice(device, shape);
     this.#freeSlots = Array.from({ length: shape.slots }, (_, slot) => slot);
+    this.#admission = new Admission(this.#device.batch);
     const { bankPages } = this.#device.batch.store;
-    this.#banks = bankPages.length;
     const none = { entering: 0, recurring: 0, leaving: 0 };
     this.#report = { tokens: [], freePages: bankPages, rowsNow: none, rows: none, runs: none, stalled: none };
   }
@@ -225,33 +218,18 @@ export class BatchEngine {
     this.#device.destroy();
   }
 
-  /** Puts texts into empty slots while there are pages for what they are expected to need. */
+  /** Puts texts into empty slots while there is room for them. */
   #admit(): void {
     if (this.#live.size > 0 && (this.#isHeld || this.#stalled > 0)) return;
-    const { store: { bankPages }, parts } = this.#device.batch;
-    const { config } = this.#shape;
-    const free = [...this.#report.freePages];
-    const committed = new Array<number>(this.#banks).fill(0);
-    for (const { expected } of this.#live.values()) addTo(committed, expected);
-    const share = this.#asked.share / this.#asked.texts;
+    const hasRoom = this.#admission.room([...this.#live.values()].map(progressOf), this.#report.freePages);
     while (this.#waiting.length > 0 && this.#freeSlots.length > 0) {
-      const request = this.#waiting[0]!;
-      const sizes = { banks: this.#banks };
-      const tokens = request.prompt.length + Math.ceil(share * request.count) - 1;
-      const expected = expectedPages({ config, parts }, { ...sizes, tokens });
-      const first = mostPages({ config, parts }, { ...sizes, tokens: request.prompt.length });
-      const fits = this.#live.size === 0 ||
-        bankPages.every((pages, bank) =>
-          committed[bank]! + expected[bank]! <= pages && first[bank]! <= free[bank]!
-        );
-      if (!fits) return;
+      const live = { request: this.#waiting[0]!, drawn: 0 };
+      if (!hasRoom(progressOf(live)) && this.#live.size > 0) return;
       this.#waiting.shift();
       const slot = this.#freeSlots.shift()!;
-      this.#device.prompts.start(slot, request);
+      this.#device.prompts.start(slot, live.request);
       this.#begun++;
-      this.#live.set(slot, { request, drawn: 0, expected });
-      addTo(committed, expected);
-      first.forEach((pages, bank) => free[bank]! -= pages);
+      this.#live.set(slot, live);
     }
   }
 
@@ -284,8 +262,7 @@ export class BatchEngine {
     }
     if (!isEnd && live.drawn < count) return;
     this.#leave(slot);
-    this.#asked.texts++;
-    this.#asked.share += live.drawn / count;
+    this.#admission.ended({ drawn: live.drawn, count });
     this.#pending.push({ kind: "finished", request: name, reason: isEnd ? "end" : "length" });
   }
 
@@ -323,6 +300,10 @@ export class BatchEngine {
   }
 }
 
+function progressOf({ request: { prompt, count, delivered }, drawn }: LiveText): TextProgress {
+  return { prompt: prompt.length, count, drawn, least: delivered.length };
+}
+
 /** Tokens whose keys and values a request may need: the last one drawn does not run. */
 function cachedTokens({ prompt, count }: BatchPrompt): number {
   return prompt.length + count - 1;
@@ -345,8 +326,4 @@ function damagedLogits({ kvDtype }: BatchShape): RangeError {
 
 function sum(values: readonly number[]): number {
   return values.reduce((total, value) => total + value, 0);
-}
-
-function addTo(totals: number[], values: readonly number[]): void {
-  values.forEach((value, i) => totals[i]! += value);
 }

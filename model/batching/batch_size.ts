@@ -4,7 +4,8 @@ import type { ModelConfig } from "../config.ts";
 import type { BatchShape } from "./batch_device.ts";
 import { batchParts } from "./batch_parts.ts";
 import type { BatchPrompt } from "./batch_prompt.ts";
-import { expectedPages, mostPages, pageBytes } from "./page_store.ts";
+import { expectedPages, mostPages } from "./page_demand.ts";
+import { pageBytes } from "./page_store.ts";
 
 /**
  * Texts in slots for each row of the block: one that recurs, one that waits until enough leave with it, and a half for

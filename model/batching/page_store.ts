@@ -1,7 +1,7 @@
 /**
  * Keys and values of many texts in pages of a few tokens that all texts, recursion steps and layers share, so that a
  * token which leaves early costs less memory. The GPU hands pages out and takes them back; the host knows how many are
- * free and how many a text can need at most.
+ * free.
  */
 import type { GpuDevice } from "../../gpu/device.ts";
 import { MemoryError } from "../../gpu/errors.ts";
@@ -10,9 +10,10 @@ import { PAGE_ROWS, type PagedKeys, pagesFor } from "../../gpu/kernels/cache_pag
 import type { PageTables } from "../../gpu/kernels/page_tables.ts";
 import { type Allocator, formatBytes } from "../../gpu/memory.ts";
 import { createTensor, ELEMENT_BYTES, type Tensor, tensorFrom, viewTensor } from "../../gpu/tensor.ts";
-import { ConfigError, type ModelConfig, stepFractions } from "../config.ts";
+import { ConfigError, type ModelConfig } from "../config.ts";
 import { entryWidth, type KvCache } from "../kv_cache.ts";
 import type { BatchParts } from "./batch_parts.ts";
+import { expectedPages, mostPages } from "./page_demand.ts";
 
 /** Places of a layer's tables are a multiple of this, so that they can be bound by themselves. */
 const TABLE_ALIGNMENT = 64;
@@ -148,79 +149,54 @@ function promptCache(
   };
 }
 
-/** Layers of a part, from the `first` cached one on, by the bank that has their pages. */
-function layersByBank({ first, count }: { first: number; count: number }, banks: number): number[] {
-  const layers = new Array<number>(banks).fill(0);
-  for (let layer = first; layer < first + count; layer++) layers[layer % banks]!++;
-  return layers;
-}
-
-/** Cached layers of the block and of the ends in each bank, and times that the block's layers have entries of their own. */
-function layerCounts(
-  { config, parts: { entry, block, exit, steps } }: Pick<PageStoreShape, "config" | "parts">,
-  banks: number,
-): { block: number[]; ends: number[]; stepGroups: number } {
-  return {
-    block: layersByBank({ first: 0, count: block.length }, banks),
-    ends: layersByBank({ first: block.length, count: entry.length + exit.length }, banks),
-    stepGroups: config.kvCache === "shared" ? 1 : steps,
-  };
-}
-
-/** Most pages that the entries of a text's tokens take in each bank: every token at full depth. */
-export function mostPages(
-  shape: Pick<PageStoreShape, "config" | "parts">,
-  { tokens, banks }: { tokens: number; banks: number },
-): number[] {
-  const { block, ends, stepGroups } = layerCounts(shape, banks);
-  return block.map((layers, bank) => pagesFor(tokens) * (stepGroups * layers + ends[bank]!));
-}
-
-/** Pages that a text takes in each bank when its tokens run the recursion's steps in the fractions configured. */
-export function expectedPages(
-  shape: Pick<PageStoreShape, "config" | "parts">,
-  { tokens, banks }: { tokens: number; banks: number },
-): number[] {
-  const { block, ends, stepGroups } = layerCounts(shape, banks);
-  const fractions = stepFractions(shape.config);
-  const blockPages = Array.from({ length: stepGroups }, (_, r) => {
-    const fraction = shape.parts.steps > 1 && stepGroups > 1 ? fractions[r]! : 1;
-    return pagesFor(Math.ceil(tokens * fraction));
-  }).reduce((sum, pages) => sum + pages, 0);
-  return block.map((layers, bank) => blockPages * layers + pagesFor(tokens) * ends[bank]!);
-}
-
 /**
  * Pages of each bank: as few banks as the adapter can bind whole, each with pages for its share of the layers.
  *
- * @throws MemoryError when they hold not one text of the capacity.
+ * @throws MemoryError when they hold not one text of the capacity, or the adapter cannot bind them.
  */
 function planBanks(device: GpuDevice, shape: PageStoreShape): number[] {
-  const { config, parts, capacity, kvDtype, bytes } = shape;
+  const { config, capacity, kvDtype, bytes } = shape;
   const bytesOfPage = pageBytes(config, kvDtype);
-  const layers = parts.block.length + parts.entry.length + parts.exit.length;
-  const bindable = Math.floor(device.limits.maxStorageBufferBindingSize / bytesOfPage);
   const total = Math.floor(bytes / bytesOfPage);
-  for (let banks = 1; banks <= layers; banks++) {
-    const shares = expectedPages(shape, { tokens: capacity, banks });
-    const sum = shares.reduce((all, share) => all + share, 0);
-    const pages = shares.map((share) => Math.floor(total * share / sum));
-    if (Math.max(...pages) > bindable) continue;
-    const needed = mostPages(shape, { tokens: capacity, banks });
-    if (needed.some((need, bank) => need > pages[bank]!)) {
-      throw new MemoryError(
-        `Cannot keep the keys and values of one text of ${capacity} tokens in ${
-          formatBytes(bytes)
-        }: it may need ${
-          formatBytes(needed.reduce((all, need) => all + need, 0) * bytesOfPage)
-        }; give more memory, or fewer tokens to a text`,
-      );
-    }
-    return pages;
+  const bindable = bindablePages(device, shape);
+  const banks = 1 + bindable.findIndex((pages) => pages >= total);
+  if (banks === 0) {
+    throw new MemoryError(
+      `Cannot bind ${formatBytes(bytes)} of keys and values: this adapter binds at most ${
+        formatBytes(Math.max(...bindable) * bytesOfPage)
+      } of this model's; give less memory for keys and values`,
+    );
   }
-  throw new MemoryError(
-    `Cannot bind ${formatBytes(bytes)} of keys and values: the adapter binds ${
-      formatBytes(bindable * bytesOfPage)
-    } at once, one for each of ${layers} layers; give less memory for keys and values`,
-  );
+  const shares = expectedPages(shape, { tokens: capacity, banks });
+  const pages = shares.map((share) => Math.floor(total * share / sumOf(shares)));
+  const needed = mostPages(shape, { tokens: capacity, banks });
+  if (needed.some((need, bank) => need > pages[bank]!)) {
+    throw new MemoryError(
+      `Cannot keep the keys and values of one text of ${capacity} tokens in ${
+        formatBytes(bytes)
+      }: it may need ${
+        formatBytes(sumOf(needed) * bytesOfPage)
+      }; give more memory, or fewer tokens to a text`,
+    );
+  }
+  return pages;
+}
+
+/** Most bytes for keys and values that the adapter binds. */
+export function bindableBytes(device: GpuDevice, shape: Omit<PageStoreShape, "slots" | "bytes">): number {
+  return Math.max(...bindablePages(device, shape)) * pageBytes(shape.config, shape.kvDtype);
+}
+
+/** Most pages in one bank, in two, and so on to one for each cached layer. */
+function bindablePages(device: GpuDevice, shape: Omit<PageStoreShape, "slots" | "bytes">): number[] {
+  const { config, parts: { block, entry, exit }, capacity, kvDtype } = shape;
+  const ofBank = Math.floor(device.limits.maxStorageBufferBindingSize / pageBytes(config, kvDtype));
+  return Array.from({ length: block.length + entry.length + exit.length }, (_, i) => {
+    const shares = expectedPages(shape, { tokens: capacity, banks: i + 1 });
+    return Math.floor(ofBank * sumOf(shares) / Math.max(...shares));
+  });
+}
+
+function sumOf(values: readonly number[]): number {
+  return values.reduce((sum, value) => sum + value, 0);
 }

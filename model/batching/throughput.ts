@@ -12,7 +12,7 @@ import { uniform } from "../random.ts";
 import type { SamplingOptions } from "../sampling.ts";
 import { BatchEngine, type BatchStatistics, ticksPerRead } from "./batch_engine.ts";
 import type { BatchPrompt } from "./batch_prompt.ts";
-import { expectedPages } from "./page_store.ts";
+import { expectedPages } from "./page_demand.ts";
 
 /** What `mor generate` does unless told. */
 const SAMPLING: SamplingOptions = { temperature: 0.8, topK: 40, topP: 0.95, minP: 0, repeatPenalty: 1 };
@@ -115,7 +115,7 @@ export class ThroughputRun {
    * as long as their age, for a prompt.
    */
   async warmUp(): Promise<void> {
-    const aged = this.#room();
+    const aged = this.#room;
     for (let i = 0; i < aged; i++) this.#add(this.#random());
     this.#refill();
     // No prompt is left to run, and the kernels are compiled.
@@ -125,13 +125,13 @@ export class ThroughputRun {
     }
   }
 
-  /** Texts of the mean length that there are slots and pages for. */
-  #room(): number {
+  /** Texts of all ages that there are slots and pages for: they have half of their tokens on average. */
+  get #room(): number {
     const { store: { bankPages }, parts } = this.engine.device.batch;
-    const sizes = { tokens: this.#options.meanLength, banks: bankPages.length };
+    const sizes = { tokens: Math.ceil(this.#options.meanLength / 2), banks: bankPages.length };
     const expected = expectedPages({ config: this.#config, parts }, sizes);
     const texts = bankPages.map((pages, bank) => Math.floor(pages / expected[bank]!));
-    return Math.min(this.#options.slots, ...texts);
+    return Math.max(1, Math.min(this.#options.slots, ...texts));
   }
 
   /** Measures for some seconds, and the rest of the ticks that are running then. */

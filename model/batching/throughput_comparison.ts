@@ -5,8 +5,9 @@ import type { ModelConfig } from "../config.ts";
 import { flopsPerToken } from "../flops.ts";
 import type { ModelWeights } from "../model_weights.ts";
 import { batchParts } from "./batch_parts.ts";
-import { expectedPages, pageBytes } from "./page_store.ts";
-import { ThroughputRun, type ThroughputWindow, type TickTime } from "./throughput.ts";
+import { expectedPages } from "./page_demand.ts";
+import { bindableBytes, pageBytes } from "./page_store.ts";
+import { longestText, ThroughputRun, type ThroughputWindow, type TickTime } from "./throughput.ts";
 
 /** A way to run a model. */
 export interface ThroughputSystem {
@@ -20,7 +21,7 @@ export interface ComparisonOptions {
   readonly rows: number;
   readonly meanLength: number;
   readonly kvDtype: KvDtype;
-  /** For keys and values of each system; null for as much as one and a half texts for each row of the first may need. */
+  /** For keys and values of each system; null for what two texts of all ages for each row of the first need. */
   readonly kvBytes: number | null;
   /** Windows of each system, and seconds of a window. */
   readonly windows: number;
@@ -53,11 +54,8 @@ export interface ThroughputComparison {
 /** Texts at a time for each row, where the memory lets them in: see `batchSize`. */
 const SLOTS_PER_ROW = 2.5;
 
-/** Texts of the first system for each row that the memory is made for unless told. */
-const TEXTS_PER_ROW = 1.5;
-
-/** Part of what the adapter could bind that keys and values take at most. */
-const BINDABLE_SHARE = 0.9;
+/** Texts of the first system for each row that the memory is made for unless told; they have half their tokens on average. */
+const TEXTS_PER_ROW = 2;
 
 /** Steps of the work that `onProgress` counts. */
 export function comparisonSteps(systems: readonly unknown[], { windows }: { windows: number }): number {
@@ -80,21 +78,15 @@ export async function compareThroughput(
   let done = 0;
   const runs: ThroughputRun[] = [];
   try {
-    for (const { name, isDepthWise, ...model } of systems) {
-      onProgress(done, `filling ${name}`);
-      const run = new ThroughputRun(device, model, {
-        rows,
-        // In step, a batch is as many texts as there are rows.
-        slots: isDepthWise ? slots : rows,
-        meanLength,
-        kvBytes,
-        kvDtype,
-        isDepthWise,
-        seed,
-      });
-      runs.push(run);
+    // What does not fit is known before anything runs.
+    for (const { isDepthWise, ...model } of systems) {
+      // In step, a batch is as many texts as there are rows.
+      const shape = { rows, slots: isDepthWise ? slots : rows, isDepthWise };
+      runs.push(new ThroughputRun(device, model, { ...shape, meanLength, kvBytes, kvDtype, seed }));
+    }
+    for (const [i, run] of runs.entries()) {
+      onProgress(done++, `filling ${systems[i]!.name}`);
       await run.warmUp();
-      done++;
     }
     const measured: ThroughputWindow[][] = systems.map(() => []);
     for (let window = 0; window < windows; window++) {
@@ -131,14 +123,17 @@ export async function compareThroughput(
 function defaultKvBytes(
   device: GpuDevice,
   systems: readonly ThroughputSystem[],
-  { rows, meanLength: tokens, kvDtype }: ComparisonOptions,
+  { rows, meanLength, kvDtype }: ComparisonOptions,
 ): number {
   const { config } = systems[0]!;
-  const [pages] = expectedPages({ config, parts: batchParts(config) }, { tokens, banks: 1 });
-  const wanted = TEXTS_PER_ROW * rows * pages! * pageBytes(config, kvDtype);
-  const bindable = systems.map(({ config }) => {
-    const { entry, block, exit } = batchParts(config);
-    return (entry.length + block.length + exit.length) * device.limits.maxStorageBufferBindingSize;
+  const [pages] = expectedPages({ config, parts: batchParts(config) }, {
+    tokens: Math.ceil(meanLength / 2),
+    banks: 1,
   });
-  return Math.floor(Math.min(wanted, BINDABLE_SHARE * Math.min(...bindable)));
+  const wanted = TEXTS_PER_ROW * rows * pages! * pageBytes(config, kvDtype);
+  const capacity = longestText(meanLength);
+  const bindable = systems.map(({ config }) =>
+    bindableBytes(device, { config, parts: batchParts(config), capacity, kvDtype })
+  );
+  return Math.floor(Math.min(wanted, ...bindable));
 }

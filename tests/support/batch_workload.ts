@@ -5,7 +5,8 @@ import { PAGE_ROWS } from "../../gpu/kernels/cache_pages.ts";
 import { batchParts } from "../../model/batching/batch_parts.ts";
 import type { BatchPrompt } from "../../model/batching/batch_prompt.ts";
 import { BatchEngine, type FinishReason } from "../../model/batching/batch_engine.ts";
-import { mostPages, pageBytes } from "../../model/batching/page_store.ts";
+import { mostPages } from "../../model/batching/page_demand.ts";
+import { pageBytes } from "../../model/batching/page_store.ts";
 import type { ModelConfig } from "../../model/config.ts";
 import { Decoder } from "../../model/decoder.ts";
 import type { ModelWeights } from "../../model/model_weights.ts";
@@ -55,11 +56,14 @@ export function leastBytes(
 /** Tokens of the longest text: three pages and a bit. */
 export const CAPACITY = 3 * PAGE_ROWS + 5;
 
-export function randomWorkload(random: Random, config: ModelConfig): Workload {
-  // Deeper than the memory is shared out for: texts outgrow it, the more so if they are long.
-  const outgrows = config.router?.kind === "token_choice" && random.uniform() < 0.5;
+/** With `outgrows`, for a model with token choice, texts are long and deeper than the memory is shared out for. */
+export function randomWorkload(
+  random: Random,
+  config: ModelConfig,
+  { outgrows = false }: { outgrows?: boolean } = {},
+): Workload {
   const kvDtype = random.uniform() < 0.3 ? "f16" : "f32";
-  const requests = between(random, 1, 14);
+  const requests = between(random, outgrows ? 6 : 1, 14);
   const arrivals = Array.from({ length: requests }, (): Arrival => {
     const prompt = Array.from(
       { length: between(random, 1, random.uniform() < 0.2 ? PAGE_ROWS + 3 : 7) },
@@ -88,16 +92,13 @@ export function randomWorkload(random: Random, config: ModelConfig): Workload {
   return {
     arrivals,
     rows: between(random, 1, 9),
-    slots: between(random, 1, 12),
+    slots: between(random, outgrows ? 4 : 1, 12),
     ticks: between(random, 1, 6),
     capacity: CAPACITY,
     kvDtype,
     kvBytes: Math.ceil(room * leastBytes(config, { capacity: CAPACITY, kvDtype })),
     endTokens: Array.from({ length: random.integer(3) }, () => random.integer(config.vocabSize)),
-    // Deeper than the memory is shared out for: texts outgrow it.
-    depth: config.router?.kind === "token_choice" && random.uniform() < 0.5
-      ? config.recursion!.numRecursions
-      : 0,
+    depth: outgrows ? config.recursion!.numRecursions : 0,
   };
 }
 

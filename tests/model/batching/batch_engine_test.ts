@@ -235,7 +235,9 @@ gpuTest("texts that wait for pages can all be cancelled, and others begin", asyn
   engine.forceDepth(3);
   const request = { prompt: [1, 3], count: capacity - 1, sampling: greedy };
   const ids = Array.from({ length: 3 }, () => engine.add(request));
-  while (engine.statistics.stalled === 0) await engine.advance();
+  let looks = 0;
+  while (engine.statistics.stalled === 0 && looks++ < 1000) await engine.advance();
+  assertGreater(engine.statistics.stalled, 0);
   for (const id of ids) engine.cancel(id);
   engine.add({ prompt: [5], count: 2, sampling: greedy });
   engine.close();

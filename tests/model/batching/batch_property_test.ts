@@ -1,25 +1,36 @@
 /** 100 random workloads on random models: whatever comes together, every text is the one that it is alone. */
-import { assert, assertEquals } from "@std/assert";
-import { randomModel } from "../../reference/tiny_model.ts";
+import { assert, assertEquals, assertGreater } from "@std/assert";
+import type { ModelConfig } from "../../../model/config.ts";
+import { randomModel, tinyRecursiveConfig, tinyTokenRouter } from "../../reference/tiny_model.ts";
 import { decodeAlone, randomWorkload, runWorkload } from "../../support/batch_workload.ts";
 import { gpuTest } from "../../support/device.ts";
 import { uploadModel } from "../../support/gpu_model.ts";
-import { createRandom } from "../../support/random.ts";
+import { createRandom, type Random } from "../../support/random.ts";
 import { randomConfig } from "../../support/random_config.ts";
 
 const SEED = 20261124;
 const COUNT = 100;
 const PART = 10;
 
+/** Four steps for every token, of which two and a half are expected. */
+function deepConfig(random: Random): ModelConfig {
+  const sharing = random.uniform() < 0.5 ? "cycle" : "middle_cycle";
+  return tinyRecursiveConfig({ sharing, numRecursions: 4, blockLayers: 1 }, { router: tinyTokenRouter() });
+}
+
 for (let start = 0; start < COUNT; start += PART) {
+  const outgrows = start + PART === COUNT;
+  const kind = outgrows ? ", which outgrow their memory," : "";
   gpuTest(
-    `random workloads ${start + 1} to ${start + PART} of seed ${SEED} change no text`,
+    `random workloads ${start + 1} to ${start + PART}${kind} of seed ${SEED} change no text`,
     async (device) => {
+      let restarts = 0;
       for (let i = start; i < start + PART; i++) {
         const random = createRandom(SEED + i);
-        const config = { ...randomConfig(random), maxPositionEmbeddings: 64 };
+        const drawn = outgrows ? deepConfig(random) : randomConfig(random);
+        const config = { ...drawn, maxPositionEmbeddings: 64 };
         const model = uploadModel(device, randomModel(config, { random }));
-        const workload = randomWorkload(random, config);
+        const workload = randomWorkload(random, config, { outgrows });
         const name = `workload ${i + 1}`;
         const { texts, statistics } = await runWorkload(device, model, workload);
         const requests = workload.arrivals.map(({ request }) => request);
@@ -33,9 +44,11 @@ for (let start = 0; start < COUNT; start += PART) {
           if (reason === "cancelled") assert(workload.arrivals[r]!.cancelAfter !== null);
           else assertEquals(reason, wanted.reason, `${name}, request ${r + 1}`);
         });
+        restarts += statistics.restarts;
         assertEquals([statistics.pages, statistics.live, statistics.waiting], [0, 0, 0], name);
         device.destroyBuffer(model.weights.flat.buffer);
       }
+      if (outgrows) assertGreater(restarts, 0);
     },
   );
 }
