@@ -66,7 +66,7 @@ function throughputCommand(): Command<any> {
     .option("--windows <n:integer>", "Times to measure each; the median is shown.", { default: 5 })
     .option("--seconds <n:number>", "Seconds of a window, at least.", { default: 5 })
     .option("--random-routing", "Give checkpoints depths by chance too.")
-    .option("--dtype <format:string>", DTYPE_HELP)
+    .option("--dtype <format:string>", `Checkpoints only. ${DTYPE_HELP}`)
     .option("--kv-dtype <format:string>", KV_DTYPE_HELP, { default: "f32" })
     .option("--seed <n:integer>", "Seed of texts and of presets' weights.", { default: 1 })
     .option("--json", "Print one JSON object.")
@@ -89,11 +89,15 @@ async function run(flags: ThroughputFlags, models: readonly string[]): Promise<v
   if (!(flags.meanLength >= 2)) {
     throw new ValidationError(`--mean-length is ${flags.meanLength}, wanted 2 or more`);
   }
-  const kvDtype = kvDtypeFlag(flags.kvDtype);
+  const [choice, kvDtype] = [matrixChoice(flags.dtype), kvDtypeFlag(flags.kvDtype)];
+  const preset = models.find((model) => presetNames().includes(model));
+  if (preset !== undefined && flags.dtype !== undefined) {
+    throw new ValidationError(`--dtype does not go with presets such as ${preset}, which have f32 weights`);
+  }
   const terminal = openTerminal(flags);
   using device = await openNamedDevice(terminal);
   const systems: ThroughputSystem[] = [];
-  for (const model of models) systems.push(...await systemsOf(device, model, { flags, terminal }));
+  for (const model of models) systems.push(...await systemsOf(device, model, { flags, choice, terminal }));
   const { batchSize: rows, meanLength, windows, seconds, seed } = flags;
   const kvBytes = flags.kvMemory === undefined ? null : flags.kvMemory * MEBIBYTE;
   const progress = openProgress(terminal, { max: comparisonSteps(systems, { windows }), value: 0 });
@@ -109,16 +113,23 @@ async function run(flags: ThroughputFlags, models: readonly string[]): Promise<v
   }
 }
 
+/** How models are opened. */
+interface ModelOptions {
+  readonly flags: ThroughputFlags;
+  readonly choice: ReturnType<typeof matrixChoice>;
+  readonly terminal: Terminal;
+}
+
 /** A model, and if it has a router also without depth-wise batching. */
 async function systemsOf(
   device: GpuDevice,
   model: string,
-  { flags, terminal }: { flags: ThroughputFlags; terminal: Terminal },
+  { flags, choice, terminal }: ModelOptions,
 ): Promise<ThroughputSystem[]> {
   const isPreset = presetNames().includes(model);
   const { config, weights } = isPreset
     ? randomModel(device, { config: withRandomRouting(presetConfig(model)), seed: flags.seed })
-    : await checkpointModel(device, model, { flags, terminal });
+    : await checkpointModel(device, model, { flags, choice, terminal });
   const longest = longestText(flags.meanLength);
   if (longest > config.maxPositionEmbeddings) {
     throw new ConfigError(
@@ -147,9 +158,9 @@ function randomModel(
 async function checkpointModel(
   device: GpuDevice,
   path: string,
-  { flags: { dtype, randomRouting }, terminal }: { flags: ThroughputFlags; terminal: Terminal },
+  { flags: { randomRouting }, choice, terminal }: ModelOptions,
 ): Promise<{ config: ModelConfig; weights: ModelWeights }> {
   const source = await openCheckpoint(path);
-  const weights = await loadWeights(device, { source, choice: matrixChoice(dtype), terminal });
+  const weights = await loadWeights(device, { source, choice, terminal });
   return { config: randomRouting ? withRandomRouting(source.config) : source.config, weights };
 }

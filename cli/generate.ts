@@ -9,9 +9,9 @@ import { tokenizerFor, type TokenizerSource } from "../model/text/tokenizer_sour
 import { DTYPE_HELP, KV_DTYPE_HELP, kvDtypeFlag, matrixChoice } from "./dtype_flags.ts";
 import { InterruptedError } from "./errors.ts";
 import { checkGenerateFlags, type GenerateFlags, promptsFlags } from "./generate_flags.ts";
-import { BATCH_SIZE, generatePrompts, planPrompts } from "./generate_prompts.ts";
+import { BATCH_SIZE, finishPrompts, generatePrompts, planPrompts } from "./generate_prompts.ts";
 import { loadWeights, openNamedDevice } from "./session.ts";
-import { StopStrings } from "../model/text/stop_strings.ts";
+import { StoppedText } from "../model/text/stopped_text.ts";
 import { colorDepth, openTerminal, type Terminal } from "./terminal.ts";
 
 /** `mor generate`: continues a prompt. */
@@ -31,7 +31,10 @@ export function generateCommand(): Command<any> {
     )
     .option("--out <file:string>", "With --prompts, the JSONL file of results; stdout unless given.")
     .option("--resume", "With --out, go on with a file of results.")
-    .option("--in-order", "With --prompts, results in the order of the prompts, not as they finish.")
+    .option(
+      "--in-order",
+      "With --prompts, results in the order of the prompts, not as they finish; with --out once all are there.",
+    )
     .option(
       "--batch-size <n:integer>",
       `With --prompts, most tokens that run together; ${BATCH_SIZE} unless given.`,
@@ -92,11 +95,11 @@ async function run(flags: GenerateFlags, checkpoint: string): Promise<void> {
   if (flags.prompts !== undefined) {
     const prompts = promptsFlags({ ...flags, prompts: flags.prompts });
     const plan = await planPrompts(prompts, { config, encode, terminal });
+    if (plan.texts.length === 0) return await finishPrompts(prompts);
     const device = await openNamedDevice(terminal);
     const weights = await loadWeights(device, { source, choice, terminal });
-    const isChat = flags.chat === true;
     const model = { config, weights, tokenizer };
-    await generatePrompts(device, model, { plan, flags: prompts, kvDtype, isChat, terminal });
+    await generatePrompts(device, model, { plan, flags: prompts, kvDtype, terminal });
     device.close();
     return;
   }
@@ -166,10 +169,9 @@ async function write(
   },
 ): Promise<{ count: number; isStopped: boolean }> {
   const decoder = tokenizer.decoder({ isContinuation: !flags.chat });
-  const stops = new StopStrings(flags.stop ?? []);
+  const text = new StoppedText(decoder, { stops: flags.stop ?? [] });
   const tokens: Record<string, unknown>[] = [];
   const depths: number[] = [];
-  let text = "";
   let isInterrupted = false;
   const onSignal = (): void => {
     isInterrupted = true;
@@ -178,7 +180,6 @@ async function write(
   const isColored = flags.depths === true && terminal.hasColor;
 
   function emit(piece: string, depth: number): void {
-    text += piece;
     if (piece !== "" && !flags.json) terminal.out(isColored ? colorDepth(piece, depth) : piece);
   }
   if (!flags.json && !flags.chat) terminal.out(prompt);
@@ -193,14 +194,21 @@ async function write(
         top: top.map((other) => ({ id: other.id, log_probability: other.logProbability })),
       }),
     });
-    emit(stops.push(decoder.push(id)), depth);
-    if (stops.isFound || isInterrupted) break;
+    emit(text.push(id), depth);
+    if (text.isStopped || isInterrupted) break;
   }
-  if (!stops.isFound) emit(stops.push(decoder.flush()) + stops.flush(), depths.at(-1) ?? 0);
+  emit(text.finish(), depths.at(-1) ?? 0);
   Deno.removeSignalListener("SIGINT", onSignal);
   const seconds = (performance.now() - started) / 1000;
   if (flags.json) {
-    const report = { prompt, prompt_ids: options.prompt, text, tokens, seed: options.seed, seconds };
+    const report = {
+      prompt,
+      prompt_ids: options.prompt,
+      text: text.text,
+      tokens,
+      seed: options.seed,
+      seconds,
+    };
     terminal.out(JSON.stringify(report) + "\n");
   } else {
     terminal.out("\n");
@@ -208,5 +216,5 @@ async function write(
     terminal.note(`${depths.length} tokens, ${(depths.length / seconds).toFixed(1)} tokens/s`);
   }
   if (isInterrupted) throw new InterruptedError("interrupted");
-  return { count: depths.length, isStopped: stops.isFound };
+  return { count: depths.length, isStopped: text.isStopped };
 }

@@ -94,6 +94,7 @@ export function promptsFlags(flags: GenerateFlags & { prompts: string }): Prompt
   const { prompts, out, count, seed, kvMemory, temperature, topK, topP, minP, repeatPenalty } = flags;
   return {
     prompts,
+    isChat: flags.chat === true,
     out,
     count,
     seed,

@@ -4,14 +4,19 @@ import type { KvDtype } from "../gpu/kernels/attention_heads.ts";
 import { formatBytes } from "../gpu/memory.ts";
 import { type BatchStatistics, ticksPerRead } from "../model/batching/batch_engine.ts";
 import { batchSize } from "../model/batching/batch_size.ts";
-import { type FinishedText, generateTexts, type TextRequest } from "../model/batching/batch_texts.ts";
+import {
+  type FailedText,
+  type FinishedText,
+  generateTexts,
+  type TextRequest,
+} from "../model/batching/batch_texts.ts";
 import { ConfigError, type ModelConfig } from "../model/config.ts";
 import { tokenRoom } from "../model/generate.ts";
 import type { ModelWeights } from "../model/model_weights.ts";
 import type { SamplingOptions } from "../model/sampling.ts";
 import { DataError } from "../model/text/documents.ts";
 import { type PromptLine, readPromptLines } from "../model/text/prompt_lines.ts";
-import { type DoneResults, readResults, ResultFile } from "../model/text/result_lines.ts";
+import { type DoneResults, readResults, ResultFile, sortResults } from "../model/text/result_lines.ts";
 import type { Tokenizer } from "../model/text/tokenizer.ts";
 import { InterruptedError } from "./errors.ts";
 import { formatDuration, openProgress } from "./progress.ts";
@@ -25,6 +30,7 @@ const MEBIBYTE = 2 ** 20;
 /** What decides the texts, and where they go. */
 export interface PromptsFlags extends SamplingOptions {
   readonly prompts: string;
+  readonly isChat: boolean;
   readonly out: string | undefined;
   readonly resume: boolean;
   readonly inOrder: boolean;
@@ -47,6 +53,8 @@ interface PlannedText {
 /** The texts that are to be made, and the file of those that are done. */
 export interface PromptsPlan {
   readonly texts: readonly PlannedText[];
+  /** Those of all prompts: a run that goes on has the batch that it began with, whose sums are the same to the bit. */
+  readonly allRequests: readonly TextRequest[];
   readonly results: DoneResults | null;
 }
 
@@ -75,13 +83,24 @@ export async function planPrompts(
   }
   const seed = flags.seed ?? seedOf(done, lines) ?? crypto.getRandomValues(new Uint32Array(1))[0]!;
   terminal.note(`seed: ${seed}`);
-  const isDone = new Set(done.map(({ index }) => index));
-  const texts = lines.filter(({ index }) => !isDone.has(index)).map((line) =>
+  const all = lines.map((line) =>
     planText(line, { flags: { ...flags, seed }, prompt: encode(line), config })
   );
+  for (const { index, seed } of done) {
+    const wanted = all[index]!.request.sampling.seed;
+    if (seed === wanted) continue;
+    throw new DataError(
+      `Cannot go on with ${flags.out}: its result of prompt ${
+        index + 1
+      } has the seed ${seed}, not ${wanted}; ` +
+        "leave --seed away to go on with the one that it began with",
+    );
+  }
+  const isDone = new Set(done.map(({ index }) => index));
+  const texts = all.filter(({ line: { index } }) => !isDone.has(index));
   if (isDone.size > 0) terminal.note(`${isDone.size} of ${lines.length} texts are there already`);
   if (results && results.cut > 0) terminal.note("an unfinished result at the file's end is made anew");
-  return { texts, results };
+  return { texts, allRequests: all.map(({ request }) => request), results };
 }
 
 /** The seed of the run that made results: prompt i's is i more, unless its line has one. */
@@ -100,6 +119,9 @@ function planText(
 ): PlannedText {
   const where = `prompt ${line.index + 1} of ${flags.prompts}`;
   if (prompt.length === 0) throw new ConfigError(`Cannot generate from ${where}: it is empty`);
+  if (line.system !== undefined && !flags.isChat) {
+    throw new ConfigError(`Cannot generate from ${where}: its "system" needs --chat`);
+  }
   const { maxPositionEmbeddings } = config;
   if (prompt.length > maxPositionEmbeddings) {
     throw new ConfigError(
@@ -122,33 +144,33 @@ function planText(
 }
 
 /**
- * Generates the texts and writes a line for each, as they finish or in the order of their prompts.
+ * Generates the texts and writes a line for each. Into a file they go as they finish, so that a kill loses none; it is
+ * put in order once it is whole.
  *
- * @throws InterruptedError after Ctrl-C, with what is done written; MemoryError when keys and values do not fit.
+ * @throws InterruptedError after Ctrl-C, with what is done written; MemoryError when keys and values do not fit;
+ * RangeError after the other texts for those that could not be made.
  */
 export async function generatePrompts(
   device: GpuDevice,
   model: { readonly config: ModelConfig; readonly weights: ModelWeights; readonly tokenizer: Tokenizer },
-  { plan: { texts, results }, flags, kvDtype, isChat, terminal }: {
+  { plan: { texts, allRequests, results }, flags, kvDtype, terminal }: {
     plan: PromptsPlan;
     flags: PromptsFlags;
     kvDtype: KvDtype;
-    isChat: boolean;
     terminal: Terminal;
   },
 ): Promise<void> {
   const { config, weights, tokenizer } = model;
   const requests = texts.map(({ request }) => request);
   const kvBytes = flags.kvMemory === undefined ? null : flags.kvMemory * MEBIBYTE;
-  const { available } = device.memory;
-  const size = batchSize(config, { requests, rows: flags.batchSize, kvDtype, kvBytes, available });
+  const size = batchSize(device, config, { requests: allRequests, rows: flags.batchSize, kvDtype, kvBytes });
   terminal.note(
     `batch: ${size.rows} rows, ${size.slots} texts at a time, ${
       formatBytes(size.kvBytes)
     } for keys and values`,
   );
   const file = results && await ResultFile.open(flags.out!, results);
-  const order = new ResultOrder(texts, flags);
+  const order = new ResultOrder(texts, { inOrder: flags.inOrder && !file });
   const progress = openProgress(terminal, { max: texts.length, value: 0 });
   const started = performance.now();
   let isInterrupted = false;
@@ -165,9 +187,15 @@ export async function generatePrompts(
   };
   Deno.addSignalListener("SIGINT", onSignal);
   try {
-    const shape = { config, weights, ...size, endTokens: tokenizer.endTokens, ticks: ticksPerRead(device) };
-    const finished = generateTexts(device, shape, { requests, tokenizer, isContinuation: !isChat, onTokens });
-    for await (const text of finished) {
+    const ticks = await ticksPerRead(device);
+    const shape = { config, weights, ...size, endTokens: tokenizer.endTokens, ticks };
+    const isContinuation = !flags.isChat;
+    const made = generateTexts(device, shape, { requests, tokenizer, isContinuation, onTokens });
+    for await (const text of made) {
+      if ("error" in text) {
+        const { index } = texts[text.index]!.line;
+        terminal.note(`prompt ${index + 1} of ${flags.prompts}: ${text.error.message}`);
+      }
       for (const result of order.add(text)) {
         if (file) await file.write(result);
         else terminal.out(JSON.stringify(result) + "\n");
@@ -178,6 +206,7 @@ export async function generatePrompts(
     await progress.stop();
     await file?.close();
   }
+  await finishPrompts(flags);
   terminal.note(
     `${texts.length} texts in ${formatDuration((performance.now() - started) / 1000)}${
       speed && `, ${speed}`
@@ -189,17 +218,26 @@ export async function generatePrompts(
         "(max_position_embeddings)",
     );
   }
+  if (order.failed > 0) {
+    const goOn = file ? "; --resume tries them again" : "";
+    throw new RangeError(`Cannot make ${order.failed} of ${texts.length} texts, see above${goOn}`);
+  }
+}
+
+/** What is left to do once all results are written. */
+export async function finishPrompts({ out, inOrder }: PromptsFlags): Promise<void> {
+  if (out !== undefined && inOrder) await sortResults(out);
 }
 
 function speedOf(
-  { tokens, occupancy, blockRows }: BatchStatistics,
+  { tokens, depths, occupancy }: BatchStatistics,
   { seconds, config: { recursion } }: { seconds: number; config: ModelConfig },
 ): string {
   const parts = [
     `${(tokens / seconds).toFixed(0)} tokens/s`,
     `${(100 * occupancy).toFixed(0)} % of rows in use`,
   ];
-  if (recursion && tokens > 0) parts.push(`mean depth ${(blockRows / tokens).toFixed(2)}`);
+  if (recursion && tokens > 0) parts.push(`mean depth ${(depths / tokens).toFixed(2)}`);
   return parts.join(", ");
 }
 
@@ -207,11 +245,14 @@ function speedOf(
 class ResultOrder {
   readonly #texts: readonly PlannedText[];
   readonly #inOrder: boolean;
-  readonly #held = new Map<number, Record<string, unknown>>();
-  /** Texts that are done, those that are written, and those that the model's positions ended. */
+  /** By their turn; null for a text that could not be made. */
+  readonly #held = new Map<number, Record<string, unknown> | null>();
+  #turn = 0;
+  /** Texts that are done, those that are written, that the model's positions ended, and that could not be made. */
   count = 0;
   written = 0;
   short = 0;
+  failed = 0;
 
   constructor(texts: readonly PlannedText[], { inOrder }: { inOrder: boolean }) {
     this.#texts = texts;
@@ -219,13 +260,17 @@ class ResultOrder {
   }
 
   /** The results whose turn it is now that a text is done. */
-  *add(text: FinishedText): Generator<Record<string, unknown>> {
-    this.count++;
+  *add(text: FinishedText | FailedText): Generator<Record<string, unknown>> {
     const planned = this.#texts[text.index]!;
-    if (planned.isShort && text.reason === "length") this.short++;
-    this.#held.set(this.#inOrder ? text.index : this.written, resultOf(planned, text));
-    for (let next = this.#held.get(this.written); next; next = this.#held.get(this.written)) {
-      this.#held.delete(this.written++);
+    const turn = this.#inOrder ? text.index : this.count;
+    this.count++;
+    if ("error" in text) this.failed++;
+    else if (planned.isShort && text.reason === "length") this.short++;
+    this.#held.set(turn, "error" in text ? null : resultOf(planned, text));
+    for (let next = this.#held.get(this.#turn); next !== undefined; next = this.#held.get(this.#turn)) {
+      this.#held.delete(this.#turn++);
+      if (!next) continue;
+      this.written++;
       yield next;
     }
   }

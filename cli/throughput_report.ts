@@ -56,6 +56,7 @@ interface SystemFigures {
   readonly mean_depth: number | null;
   readonly live_texts: number;
   readonly pages_in_use: number;
+  readonly restarts: number;
   readonly tick_milliseconds: Readonly<Record<string, number>> | null;
 }
 
@@ -69,9 +70,10 @@ function figuresOf({ system, windows, speeds, gains, flopsRatio, time }: SystemT
     flops_ratio: flopsRatio,
     gain_of_flops_ratio: gain / flopsRatio,
     occupancy: median(windows.map(({ occupancy }) => occupancy)),
-    mean_depth: system.config.recursion ? median(windows.map((window) => window.blockRunsPerToken)) : null,
+    mean_depth: system.config.recursion ? median(windows.map((window) => window.meanDepth)) : null,
     live_texts: median(windows.map(({ live }) => live)),
     pages_in_use: median(windows.map(({ pagesInUse }) => pagesInUse)),
+    restarts: windows.reduce((sum, { restarts }) => sum + restarts, 0),
     tick_milliseconds: time && { ...time.parts, kernels: time.kernels },
   };
 }
@@ -94,6 +96,7 @@ export function throughputText(report: ThroughputReport): string {
       figures.mean_depth?.toFixed(2) ?? "",
       String(figures.live_texts),
       percent(figures.pages_in_use),
+      String(figures.restarts),
     ];
   });
   const head = [
@@ -106,6 +109,7 @@ export function throughputText(report: ThroughputReport): string {
     "depth",
     "texts",
     "pages in use",
+    "begun anew",
   ];
   return `adapter   ${adapter.description}${adapter.isSoftware ? " (software)" : ""}\n` +
     `batch     ${rows} rows, texts of ${meanLength} tokens on average, ${

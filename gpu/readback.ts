@@ -8,7 +8,7 @@
 import { type Commands, submit } from "./commands.ts";
 import type { GpuDevice } from "./device.ts";
 import { GpuError } from "./errors.ts";
-import { ELEMENT_BYTES, elementCount, type Tensor, type TensorData } from "./tensor.ts";
+import { createTensor, ELEMENT_BYTES, elementCount, type Tensor, type TensorData } from "./tensor.ts";
 
 export type ReadbackMode = "synchronous" | "awaited";
 
@@ -25,6 +25,16 @@ const stagings = new WeakMap<GpuDevice, Staging>();
 /** How a device's tensors are read: mapped at once or awaited; null before the first read has tried it. */
 export function readbackMode(device: GpuDevice): ReadbackMode | null {
   return stagings.get(device)?.mode ?? null;
+}
+
+/** `readbackMode`, after a first read if there was none. */
+export async function triedReadbackMode(device: GpuDevice): Promise<ReadbackMode> {
+  if (readbackMode(device) === null) {
+    const tensor = createTensor(device, { shape: [1], dtype: "u32", label: "readback trial" });
+    await readTensor(device, tensor);
+    device.destroyBuffer(tensor.buffer);
+  }
+  return readbackMode(device)!;
 }
 
 /**

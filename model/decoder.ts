@@ -21,7 +21,7 @@ import { transformerForward } from "./transformer.ts";
 import { allocateWorkspace, type Workspace } from "./workspace.ts";
 
 /** Tokens of a prompt that run at a time. */
-const PREFILL_ROWS = 256;
+export const PREFILL_ROWS = 256;
 
 /** Some texts being continued, each in a slot of its own. */
 export class Decoder {
@@ -63,7 +63,7 @@ export class Decoder {
     const allocator = this.#scope;
     const rows = Math.min(PREFILL_ROWS, capacity);
     this.cache = allocateCache(allocator, { config, slots, capacity, kvDtype });
-    this.#sampler = new SlotSampler(device, { config, slots, promptRows: rows, allocator });
+    this.#sampler = new SlotSampler(device, { config, kvDtype, slots, promptRows: rows, allocator });
     const model = { config, weights, cache: this.cache };
     this.#prompt = new CachedPass(device, { ...model, rows, head: "one", allocator });
     this.#promptEnd = new Commands(device, "first token");
@@ -114,7 +114,7 @@ export class Decoder {
       this.#prompt.run({ slot, start, ids });
     }
     this.#lengths[slot] = prompt.length;
-    const [[token]] = await this.#draw([slot], [this.#promptEnd]) as [[DecodedToken]];
+    const [[token]] = await this.#sampler.run([slot], [this.#promptEnd]) as [[DecodedToken]];
     return token;
   }
 
@@ -136,18 +136,7 @@ export class Decoder {
     }
     this.#choose(slots);
     for (const slot of slots) this.#lengths[slot]! += count;
-    return await this.#draw(slots, new Array<Commands>(count).fill(this.#step));
-  }
-
-  /** Runs programs and reads what they chose; damage in what an f16 cache holds need not come from the weights. */
-  async #draw(slots: readonly number[], programs: readonly Commands[]): Promise<DecodedToken[][]> {
-    try {
-      return await this.#sampler.run(slots, programs);
-    } catch (error) {
-      if (!(error instanceof RangeError && this.cache.kvDtype === "f16")) throw error;
-      const reason = "or its keys and values go beyond 65504, the largest in f16; use --kv-dtype f32";
-      throw new RangeError(`${error.message}, ${reason}`, { cause: error });
-    }
+    return await this.#sampler.run(slots, new Array<Commands>(count).fill(this.#step));
   }
 
   /** Tells the step which slots its rows are, unless it knows. */

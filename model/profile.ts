@@ -11,7 +11,7 @@ import { Decoder } from "./decoder.ts";
 import { DEFAULT_OPTIMIZER } from "./optimizer.ts";
 import type { ModelWeights } from "./model_weights.ts";
 import { uniform } from "./random.ts";
-import type { SamplingOptions } from "./sampling.ts";
+import { DEFAULT_SAMPLING } from "./sampling.ts";
 import { type StepShape, type TrainingBuffers, TrainingPrograms } from "./training.ts";
 
 /** A kernel's part of a piece of work. */
@@ -56,9 +56,6 @@ export interface InferenceProfile {
   readonly meanDepth: number | null;
 }
 
-/** What `mor generate` does unless told. */
-const SAMPLING: SamplingOptions = { temperature: 0.8, topK: 40, topP: 0.95, minP: 0, repeatPenalty: 1 };
-
 /**
  * Measures a random prompt and the steps after it, as generation runs them.
  *
@@ -85,7 +82,7 @@ export async function profileInference(
   }
   const [prefill, step] = await measure(device, [
     {
-      work: () => decoder.start(0, { prompt, sampling: { ...SAMPLING, seed } }),
+      work: () => decoder.start(0, { prompt, sampling: { ...DEFAULT_SAMPLING, seed } }),
       parts: 1,
       tokens: promptTokens,
     },

@@ -4,6 +4,15 @@ import type { SlotSampling } from "../gpu/kernels/sample.ts";
 /** How a token is drawn; the filters apply in llama.cpp's order: penalty, top-k, top-p, min-p, temperature. */
 export type SamplingOptions = Omit<SlotSampling, "seed">;
 
+/** What `mor generate` does unless told. */
+export const DEFAULT_SAMPLING: SamplingOptions = {
+  temperature: 0.8,
+  topK: 40,
+  topP: 0.95,
+  minP: 0,
+  repeatPenalty: 1,
+};
+
 /** Always the likeliest token. */
 export const GREEDY: SamplingOptions = { temperature: 0, topK: 0, topP: 1, minP: 0, repeatPenalty: 1 };
 

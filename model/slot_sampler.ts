@@ -4,6 +4,7 @@
  */
 import type { Commands } from "../gpu/commands.ts";
 import type { GpuDevice } from "../gpu/device.ts";
+import type { KvDtype } from "../gpu/kernels/attention_heads.ts";
 import { advance, HISTORY_RECORD_LENGTH } from "../gpu/kernels/decode_step.ts";
 import {
   NO_TOKEN,
@@ -47,6 +48,16 @@ export function stepsPerRead(device: GpuDevice): number {
   return readbackMode(device) === "awaited" ? MAX_STEPS_PER_READ : 1;
 }
 
+/** What is wrong with a text whose token cannot be chosen; with an f16 cache it need not be the weights. */
+export function damagedLogits(kvDtype: KvDtype): RangeError {
+  const reason = kvDtype === "f16"
+    ? ", or its keys and values go beyond 65504, the largest in f16; use --kv-dtype f32"
+    : "";
+  return new RangeError(
+    `Cannot choose a token: the logits are not numbers; the model's weights are damaged${reason}`,
+  );
+}
+
 /** Tensors by slot; S slots. */
 interface SamplerState {
   /** (S) u32: the token to run next, and the position that it will have. */
@@ -66,6 +77,7 @@ export class SlotSampler {
   readonly state: SamplerState;
   readonly #device: GpuDevice;
   readonly #config: ModelConfig;
+  readonly #kvDtype: KvDtype;
   readonly #seen: SeenTokens;
   /** Where the history goes on. */
   #cursor = 0;
@@ -73,8 +85,9 @@ export class SlotSampler {
   /** @param promptRows Most prompt tokens that `see` takes at a time. */
   constructor(
     device: GpuDevice,
-    { config, slots, promptRows, allocator }: {
+    { config, kvDtype, slots, promptRows, allocator }: {
       config: ModelConfig;
+      kvDtype: KvDtype;
       slots: number;
       promptRows: number;
       allocator: Allocator;
@@ -82,6 +95,7 @@ export class SlotSampler {
   ) {
     this.#device = device;
     this.#config = config;
+    this.#kvDtype = kvDtype;
     const tensor = (label: string, shape: readonly number[], dtype: Dtype = "u32"): Tensor =>
       createTensor(allocator, { shape, dtype, label });
     this.state = {
@@ -152,9 +166,7 @@ export class SlotSampler {
         const record = (step * all + slot) * width;
         const id = data[record]!;
         if (id === NO_TOKEN) {
-          throw new RangeError(
-            "Cannot choose a token: the logits are not numbers; the model's weights are damaged",
-          );
+          throw damagedLogits(this.#kvDtype);
         }
         return { id, logProbability: floats[record + 1]!, depth: fixedDepth + data[record + 2]! };
       }));

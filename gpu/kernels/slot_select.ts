@@ -61,7 +61,9 @@ export function selectSlots(
   const width = commands.device.info.isSoftware ? 64 : 256;
   const turnsOfSlot = 2 + 2 * (layers + 1);
   if (count * turnsOfSlot > width * (MAX_LOOP_TURNS / 2)) {
-    throw new RangeError(`Cannot choose among ${count} slots of ${layers} layers in one dispatch`);
+    throw new RangeError(
+      `Cannot choose among ${count} slots of ${layers} layers in one dispatch; lower --batch-size`,
+    );
   }
   const [firstLayer, endLayer] =
     { entering: [blockLayers, layers], recurring: [0, blockLayers], leaving: [0, 0] }[

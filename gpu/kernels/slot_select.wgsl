@@ -42,6 +42,7 @@ const NO_TABLE = 0xffffffffu;
 const NO_PAGES = 0xffffffffu;
 
 var<workgroup> totals: vec3<u32>;
+var<workgroup> next_turn: u32; // the first slot that there is no room for
 
 // The group in which a slot's row has its entry; whether it makes one; which.
 struct Place {
@@ -158,6 +159,7 @@ fn select_slots(@builtin(local_invocation_index) lane: u32) {
   let all_before = scan_before(lane, vec2<u32>(recurring, 0u));
   if (lane == WIDTH - 1u) {
     totals = vec3<u32>(before.x + wanting, before.y + needing, all_before.x + recurring);
+    next_turn = first_turn;
   }
   let total = workgroupUniformLoad(&totals);
   let able = affordable();
@@ -185,17 +187,19 @@ fn select_slots(@builtin(local_invocation_index) lane: u32) {
     if (row < chosen) {
       write_row(row, slot);
     } else if (row == chosen) {
-      tallies[TURN + PHASE_WANTED] = slot;
+      next_turn = slot;
     }
     row += 1u;
   }
 
   storageBarrier(); // all have read the free pages
+  workgroupBarrier();
   if (lane == 0u) {
     for (var bank = 0u; bank < settings.banks; bank++) {
       free[bank * settings.free_stride] -= given * needed_of(bank);
     }
     rows[0] = chosen;
+    tallies[TURN + PHASE_WANTED] = next_turn;
     tallies[ROWS_NOW + PHASE_WANTED] = chosen;
     tallies[ROWS + PHASE_WANTED] += chosen;
     tallies[RUNS + PHASE_WANTED] += u32(chosen > 0u);

@@ -58,7 +58,7 @@ export interface TickReport {
   readonly tokens: readonly DrawnToken[];
   /** Pages that nobody has, by bank. */
   readonly freePages: readonly number[];
-  /** By phase: rows of the last tick, rows and choices with any rows since the start, slots without a page. */
+  /** By phase: rows of the last tick, rows and choices with any rows of all ticks, slots without a page. */
   readonly rowsNow: Readonly<Record<SlotPhase, number>>;
   readonly rows: Readonly<Record<SlotPhase, number>>;
   readonly runs: Readonly<Record<SlotPhase, number>>;
@@ -83,30 +83,40 @@ export class BatchDevice {
     this.#device = device;
     this.#ticks = ticks;
     const allocator = this.#scope = new BufferScope(device);
-    const parts = batchParts(config);
-    const slots = Math.ceil(shape.slots / SLOT_ALIGNMENT) * SLOT_ALIGNMENT;
-    const { kvDtype, kvBytes: bytes, endTokens } = shape;
-    const store = allocatePageStore(device, allocator, { config, parts, slots, capacity, kvDtype, bytes });
-    const state = allocateBatchState(allocator, { config, slots, logEntries: ticks * rows, endTokens });
-    const batch = this.batch = { config, weights, parts, state, store };
-    const buffers = this.#buffers = allocateTick(device, allocator, {
-      config,
-      weights,
-      parts,
-      rows,
-      capacity,
-    });
-    this.tick = [
-      new Commands(device, "recursion step"),
-      new Commands(device, "tokens leave"),
-      new Commands(device, "tokens enter"),
-    ];
-    const [recur, leave, enter] = this.tick;
-    recordRecur(recur, batch, buffers);
-    // A whole batch leaves together where that is to be had without a hole in the block.
-    recordLeave(leave, batch, buffers, isDepthWise ? { due: rows, full: rows } : { due: slots + 1, full: 1 });
-    recordEnter(enter, batch, buffers);
-    this.prompts = new PromptRunner(device, allocator, batch);
+    try {
+      const parts = batchParts(config);
+      const slots = Math.ceil(shape.slots / SLOT_ALIGNMENT) * SLOT_ALIGNMENT;
+      const { kvDtype, kvBytes: bytes, endTokens } = shape;
+      const store = allocatePageStore(device, allocator, { config, parts, slots, capacity, kvDtype, bytes });
+      const state = allocateBatchState(allocator, { config, slots, logEntries: ticks * rows, endTokens });
+      const batch = this.batch = { config, weights, parts, state, store };
+      const buffers = this.#buffers = allocateTick(device, allocator, {
+        config,
+        weights,
+        parts,
+        rows,
+        capacity,
+      });
+      this.tick = [
+        new Commands(device, "recursion step"),
+        new Commands(device, "tokens leave"),
+        new Commands(device, "tokens enter"),
+      ];
+      const [recur, leave, enter] = this.tick;
+      recordRecur(recur, batch, buffers);
+      // A whole batch leaves together where that is to be had without a hole in the block.
+      recordLeave(
+        leave,
+        batch,
+        buffers,
+        isDepthWise ? { due: rows, full: rows } : { due: slots + 1, full: 1 },
+      );
+      recordEnter(enter, batch, buffers);
+      this.prompts = new PromptRunner(device, allocator, batch);
+    } catch (error) {
+      allocator.destroy();
+      throw error;
+    }
   }
 
   /** See `writeForcedDepth`. */
@@ -120,7 +130,9 @@ export class BatchDevice {
   /** Runs some ticks. */
   async run(): Promise<TickReport> {
     const { tallies, log } = this.batch.state;
-    writeTensor(this.#device, viewTensor(tallies, { start: TALLIES.events, shape: [1] }), Uint32Array.of(0));
+    for (const start of [TALLIES.events, TALLIES.rows, TALLIES.runs]) {
+      writeTensor(this.#device, viewTensor(tallies, { start, shape: [4] }), new Uint32Array(4));
+    }
     const programs = Array.from({ length: this.#ticks }, () => this.tick).flat();
     const wanted = [tallies, log, ...this.#freeCounts];
     const [tallied, records, ...free] = await readTensors(this.#device, wanted, { after: programs });

@@ -10,17 +10,16 @@
  */
 import { setImmediate } from "node:timers";
 import type { GpuDevice } from "../../gpu/device.ts";
-import { readbackMode } from "../../gpu/readback.ts";
+import { triedReadbackMode } from "../../gpu/readback.ts";
 import { NO_TOKEN } from "../../gpu/kernels/sample.ts";
-import { ConfigError } from "../config.ts";
-import type { DecodedToken } from "../slot_sampler.ts";
+import { damagedLogits, type DecodedToken } from "../slot_sampler.ts";
 import { Admission, type TextProgress } from "./admission.ts";
 import { BatchDevice, type BatchShape, type DrawnToken, type TickReport } from "./batch_device.ts";
-import type { BatchPrompt } from "./batch_prompt.ts";
+import { type BatchRequest, checkRequest } from "./batch_request.ts";
 
 /** Ticks between two looks of the host, in which an ended text's slot stays empty: few where looking costs little. */
-export function ticksPerRead(device: GpuDevice): number {
-  return readbackMode(device) === "awaited" ? 16 : 8;
+export async function ticksPerRead(device: GpuDevice): Promise<number> {
+  return await triedReadbackMode(device) === "awaited" ? 16 : 8;
 }
 
 /** What happens to a request, named by the number that `add` gave it. */
@@ -33,7 +32,7 @@ export type BatchEvent =
 export type FinishReason = "end" | "length" | "cancelled";
 
 /** A text to generate. */
-interface Request extends BatchPrompt {
+interface Request extends BatchRequest {
   readonly id: number;
   /** Its tokens so far, which it draws again if it has to begin anew. */
   readonly delivered: DecodedToken[];
@@ -50,11 +49,12 @@ interface LiveText {
 export interface BatchStatistics {
   /** Rows of the block that ran a token, of all rows that ran. */
   readonly occupancy: number;
-  /** Times that the block ran, and tokens that it ran in all. */
+  /** Times that the block ran, and rows that it ran in all. */
   readonly blockRuns: number;
   readonly blockRows: number;
-  /** Tokens drawn, those of texts that had to begin anew counted again. */
+  /** Tokens drawn, each once, and the sum of their depths. */
   readonly tokens: number;
+  readonly depths: number;
   /** Pages of keys and values in use, and all that there are. */
   readonly pages: number;
   readonly allPages: number;
@@ -80,9 +80,9 @@ export class BatchEngine {
   #nextId = 0;
   #isClosed = false;
   #wake: (() => void) | null = null;
-  #tokens = 0;
-  #begun = 0;
-  #restarts = 0;
+  #running: Promise<unknown> | null = null;
+  #isDisposed = false;
+  readonly #totals = { blockRuns: 0, blockRows: 0, tokens: 0, depths: 0, begun: 0, restarts: 0 };
   /** After a text had to begin anew, no other one begins before one has ended. */
   #isHeld = false;
   /** Whether a text has been taken out since the pages were counted. */
@@ -102,23 +102,11 @@ export class BatchEngine {
   /**
    * Puts a request in line and returns its number.
    *
-   * @throws ConfigError for an empty prompt, no tokens to draw, more tokens than a text may have or than the memory for
-   * keys and values holds; TypeError after `close`.
+   * @throws ConfigError, RangeError: see `checkRequest`; TypeError after `close`.
    */
-  add(request: BatchPrompt): number {
-    const { prompt, count } = request;
-    const { capacity } = this.#shape;
+  add(request: BatchRequest): number {
     if (this.#isClosed) throw new TypeError("Cannot add a request: the engine is closed");
-    if (prompt.length === 0) {
-      throw new ConfigError("Cannot generate from an empty prompt; give at least one token");
-    }
-    if (!(count >= 1)) throw new ConfigError(`Cannot generate ${count} tokens; give at least 1`);
-    if (cachedTokens(request) > capacity) {
-      throw new ConfigError(
-        `Cannot generate ${count} tokens after a prompt of ${prompt.length}: there is room for ${capacity} tokens; ` +
-          "give a shorter prompt or ask for fewer",
-      );
-    }
+    checkRequest(request, this.#shape);
     const id = this.#nextId++;
     this.#waiting.push({ ...request, id, delivered: [] });
     this.#wake?.();
@@ -127,12 +115,12 @@ export class BatchEngine {
 
   /** Takes a request back, wherever it is; one that has finished stays so. */
   cancel(id: number): void {
-    const place = this.#waiting.findIndex((request) => request.id === id);
-    if (place >= 0) this.#waiting.splice(place, 1);
+    const slot = this.#slotOf(id);
+    if (slot !== null) this.#stop(slot);
     else {
-      const slot = this.#slotOf(id);
-      if (slot === null) return;
-      this.#stop(slot);
+      const place = this.#waiting.findIndex((request) => request.id === id);
+      if (place < 0) return;
+      this.#waiting.splice(place, 1);
     }
     this.#pending.push({ kind: "finished", request: id, reason: "cancelled" });
     this.#wake?.();
@@ -154,7 +142,7 @@ export class BatchEngine {
     for (;;) {
       yield* await this.advance();
       if (this.#live.size + this.#waiting.length + this.#pending.length > 0) continue;
-      if (this.#isClosed) return;
+      if (this.#isClosed || this.#isDisposed) return;
       await new Promise<void>((resolve) => this.#wake = resolve);
       this.#wake = null;
     }
@@ -164,9 +152,21 @@ export class BatchEngine {
    * Lets texts into empty slots, runs some ticks, and returns what happened since the last time; nothing where there is
    * nothing to do. What `events` does again and again.
    *
-   * @throws GpuError when the device fails.
+   * @throws GpuError when the device fails; TypeError while it is at it already.
    */
   async advance(): Promise<BatchEvent[]> {
+    if (this.#running) throw new TypeError("Cannot advance twice at a time: read the events in one place");
+    if (this.#isDisposed) return [];
+    try {
+      const events = this.#advance();
+      this.#running = events;
+      return await events;
+    } finally {
+      this.#running = null;
+    }
+  }
+
+  async #advance(): Promise<BatchEvent[]> {
     if (this.#hasStopped) {
       this.#hasStopped = false;
       this.#report = { ...this.#report, freePages: await this.#device.freePages() };
@@ -182,17 +182,14 @@ export class BatchEngine {
 
   /** How it has gone so far. */
   get statistics(): BatchStatistics {
-    const { rows, runs, freePages } = this.#report;
+    const { freePages } = this.#report;
+    const { blockRuns, blockRows } = this.#totals;
     const allPages = sum(this.#device.batch.store.bankPages);
     return {
-      occupancy: runs.recurring === 0 ? 0 : rows.recurring / (runs.recurring * this.#shape.rows),
-      blockRuns: runs.recurring,
-      blockRows: rows.recurring,
-      tokens: this.#tokens,
+      ...this.#totals,
+      occupancy: blockRuns === 0 ? 0 : blockRows / (blockRuns * this.#shape.rows),
       pages: allPages - sum(freePages),
       allPages,
-      begun: this.#begun,
-      restarts: this.#restarts,
       live: this.#live.size,
       stalled: this.#stalled,
       waiting: this.#waiting.length,
@@ -213,9 +210,13 @@ export class BatchEngine {
     return this.#device;
   }
 
-  /** Frees everything; texts that are not done end without an event. */
+  /** Frees everything, after the ticks that are running; texts that are not done end without an event. */
   [Symbol.dispose](): void {
-    this.#device.destroy();
+    this.#isDisposed = this.#isClosed = true;
+    this.#wake?.();
+    const free = (): void => this.#device.destroy();
+    if (this.#running) this.#running.then(free, free);
+    else free();
   }
 
   /** Puts texts into empty slots while there is room for them. */
@@ -228,7 +229,7 @@ export class BatchEngine {
       this.#waiting.shift();
       const slot = this.#freeSlots.shift()!;
       this.#device.prompts.start(slot, live.request);
-      this.#begun++;
+      this.#totals.begun++;
       this.#live.set(slot, live);
     }
   }
@@ -236,7 +237,8 @@ export class BatchEngine {
   /** Turns what was drawn into events. */
   #take(report: TickReport): void {
     this.#report = report;
-    this.#tokens += report.tokens.length;
+    this.#totals.blockRuns += report.runs.recurring;
+    this.#totals.blockRows += report.rows.recurring;
     for (const drawn of report.tokens) this.#draw(drawn);
     const { entering, recurring, leaving } = report.rowsNow;
     if (this.#live.size > 0 && entering + recurring + leaving === 0) this.#restartYoungest();
@@ -248,7 +250,7 @@ export class BatchEngine {
     const { request: { id: name, delivered, count } } = live;
     if (id === NO_TOKEN) {
       this.#leave(slot);
-      this.#pending.push({ kind: "error", request: name, error: damagedLogits(this.#shape) });
+      this.#pending.push({ kind: "error", request: name, error: damagedLogits(this.#shape.kvDtype) });
       return;
     }
     const token = { id, logProbability, depth: depthOf(this.#shape, steps) };
@@ -258,6 +260,8 @@ export class BatchEngine {
       if (delivered[place]!.id !== id) throw new Error(`Request ${name} did not repeat its token ${place}`);
     } else if (!isEnd) {
       delivered.push(token);
+      this.#totals.tokens++;
+      this.#totals.depths += token.depth;
       this.#pending.push({ kind: "token", request: name, token });
     }
     if (!isEnd && live.drawn < count) return;
@@ -271,7 +275,7 @@ export class BatchEngine {
     const [slot, { request }] = [...this.#live].at(-1)!;
     this.#stop(slot);
     this.#waiting.unshift(request);
-    this.#restarts++;
+    this.#totals.restarts++;
     this.#isHeld = true;
   }
 
@@ -304,24 +308,10 @@ function progressOf({ request: { prompt, count, delivered }, drawn }: LiveText):
   return { prompt: prompt.length, count, drawn, least: delivered.length };
 }
 
-/** Tokens whose keys and values a request may need: the last one drawn does not run. */
-function cachedTokens({ prompt, count }: BatchPrompt): number {
-  return prompt.length + count - 1;
-}
-
 /** A token's recursion depth: none in a vanilla model, always the same where the block is unrolled. */
 function depthOf({ config: { recursion } }: BatchShape, steps: number): number {
   if (!recursion) return 0;
   return recursion.sharing.endsWith("cycle") ? steps : recursion.numRecursions;
-}
-
-function damagedLogits({ kvDtype }: BatchShape): RangeError {
-  const reason = kvDtype === "f16"
-    ? ", or its keys and values go beyond 65504, the largest in f16; use --kv-dtype f32"
-    : "";
-  return new RangeError(
-    `Cannot choose a token: the logits are not numbers; the model's weights are damaged${reason}`,
-  );
 }
 
 function sum(values: readonly number[]): number {

@@ -2,27 +2,18 @@
 import { Commands, submit } from "../../gpu/commands.ts";
 import type { GpuDevice } from "../../gpu/device.ts";
 import { releasePages, reservePages } from "../../gpu/kernels/page_moves.ts";
-import { samplingRecord, type SlotSampling } from "../../gpu/kernels/sample.ts";
+import { samplingRecord } from "../../gpu/kernels/sample.ts";
 import { PHASES } from "../../gpu/kernels/slot_fields.ts";
 import type { Allocator } from "../../gpu/memory.ts";
 import { fixedPacking, type Packing } from "../../gpu/packing.ts";
 import { viewTensor, writeTensor } from "../../gpu/tensor.ts";
 import { CachedPass } from "../cached_pass.ts";
+import { PREFILL_ROWS } from "../decoder.ts";
 import { SeenTokens } from "../seen_tokens.ts";
 import type { DepthDecision } from "../token_choice.ts";
+import type { BatchRequest } from "./batch_request.ts";
 import { writeSlot } from "./batch_state.ts";
 import type { Batch } from "./batch_tick.ts";
-
-/** Tokens of a prompt that run at a time. */
-const PROMPT_ROWS = 256;
-
-/** A text to begin. */
-export interface BatchPrompt {
-  readonly prompt: readonly number[];
-  /** Most tokens to draw, 1 at least. */
-  readonly count: number;
-  readonly sampling: SlotSampling;
-}
 
 /** Puts texts into slots, and takes them out. */
 export class PromptRunner {
@@ -39,7 +30,7 @@ export class PromptRunner {
     this.#device = device;
     this.#batch = batch;
     const { config, weights, store: { cache, pages }, state: { slots, seen } } = batch;
-    const rows = Math.min(PROMPT_ROWS, cache.capacity);
+    const rows = Math.min(PREFILL_ROWS, cache.capacity);
     this.#pass = new CachedPass(device, { config, weights, cache, rows, head: "one", allocator });
     this.#moved = fixedPacking(allocator, { count: cache.slots });
     const move = { slots, pages, packing: this.#moved };
@@ -55,7 +46,7 @@ export class PromptRunner {
   }
 
   /** Begins a text in an empty slot. There must be pages for all tokens of its prompt at full depth. */
-  start(slot: number, { prompt, count, sampling }: BatchPrompt): void {
+  start(slot: number, { prompt, count, sampling }: BatchRequest): void {
     const { state } = this.#batch;
     const [words, width] = [state.seen.shape[1]!, state.sampling.shape[1]!];
     const last = prompt.length - 1;

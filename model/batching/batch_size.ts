@@ -1,33 +1,39 @@
 /** How large a batch is made for given requests, where nobody says so. */
+import type { GpuDevice } from "../../gpu/device.ts";
 import type { KvDtype } from "../../gpu/kernels/attention_heads.ts";
 import type { ModelConfig } from "../config.ts";
 import type { BatchShape } from "./batch_device.ts";
 import { batchParts } from "./batch_parts.ts";
-import type { BatchPrompt } from "./batch_prompt.ts";
+import type { BatchRequest } from "./batch_request.ts";
 import { expectedPages, mostPages } from "./page_demand.ts";
-import { pageBytes } from "./page_store.ts";
+import { bindableBytes, pageBytes } from "./page_store.ts";
 
 /**
  * Texts in slots for each row of the block: one that recurs, one that waits until enough leave with it, and a half for
  * those whose end the host has not read yet.
  */
-const SLOTS_PER_ROW = 2.5;
+export const SLOTS_PER_ROW = 2.5;
 
 /** Part of the free memory that keys and values may take. */
 const MEMORY_SHARE = 0.7;
 
-/** A batch for requests: no more rows and slots than there are texts, and keys and values for all that run at a time. */
+/** Most bytes for keys and values of several texts unless told: adapters do not say how much memory they have. */
+const CEILING = 2 * 2 ** 30;
+
+/**
+ * A batch for requests: no more rows and slots than there are texts, and keys and values for all that run at a time, if
+ * the adapter has and binds that much.
+ */
 export function batchSize(
+  device: GpuDevice,
   config: ModelConfig,
-  { requests, rows, kvDtype, kvBytes, available }: {
-    requests: readonly BatchPrompt[];
+  { requests, rows, kvDtype, kvBytes }: {
+    requests: readonly BatchRequest[];
     /** Most rows of the block. */
     rows: number;
     kvDtype: KvDtype;
     /** For keys and values; null for as much as the texts that run at a time are expected to need. */
     kvBytes: number | null;
-    /** Bytes of memory that are free. */
-    available: number;
   },
 ): Pick<BatchShape, "rows" | "slots" | "capacity" | "kvDtype" | "kvBytes"> {
   const tokens = requests.map(({ prompt, count }) => prompt.length + Math.max(count, 1) - 1);
@@ -40,13 +46,15 @@ export function batchSize(
     expectedPages(model, { tokens: mean, banks: 1 })[0]! * slots,
     mostPages(model, { tokens: capacity, banks: 1 })[0]!,
   ];
+  const bytesOfPage = pageBytes(config, kvDtype);
   // Banks share pages out unevenly, so that the longest text needs some more than its own.
-  const wanted = Math.max(expected, 2 * longest) * pageBytes(config, kvDtype);
+  const wanted = Math.max(Math.min(expected * bytesOfPage, CEILING), 2 * longest * bytesOfPage);
+  const bindable = bindableBytes(device, { ...model, capacity, kvDtype });
   return {
     rows: used,
     slots,
     capacity,
     kvDtype,
-    kvBytes: kvBytes ?? Math.min(wanted, Math.floor(MEMORY_SHARE * available)),
+    kvBytes: kvBytes ?? Math.min(wanted, bindable, Math.floor(MEMORY_SHARE * device.memory.available)),
   };
 }

@@ -1,13 +1,13 @@
 /** Texts for many prompts at once: tokens of depth-wise batching, put together and ended where they should. */
 import type { GpuDevice } from "../../gpu/device.ts";
-import { StopStrings } from "../text/stop_strings.ts";
-import type { TokenDecoder, Tokenizer } from "../text/tokenizer.ts";
+import { StoppedText } from "../text/stopped_text.ts";
+import type { Tokenizer } from "../text/tokenizer.ts";
 import type { BatchShape } from "./batch_device.ts";
 import { BatchEngine, type BatchStatistics, type FinishReason } from "./batch_engine.ts";
-import type { BatchPrompt } from "./batch_prompt.ts";
+import type { BatchRequest } from "./batch_request.ts";
 
 /** A prompt whose text is wanted; it may be one without tokens. */
-export interface TextRequest extends BatchPrompt {
+export interface TextRequest extends BatchRequest {
   /** The text ends before any of these. */
   readonly stop: readonly string[];
 }
@@ -25,22 +25,27 @@ export interface FinishedText {
   readonly meanDepth: number;
 }
 
+/** A text that cannot be made. */
+export interface FailedText {
+  /** Place of its request. */
+  readonly index: number;
+  readonly error: Error;
+}
+
 /** A text in the making. */
 interface OpenText {
   readonly index: number;
-  readonly decoder: TokenDecoder;
-  readonly stops: StopStrings;
-  text: string;
+  readonly text: StoppedText;
   tokens: number;
   depths: number;
 }
 
 /**
- * The texts of requests, as they finish.
+ * The texts of requests, as they finish or fail.
  *
  * @param isContinuation Whether a text goes on with its prompt, rather than answer it; see `DecodeOptions`.
  * @param onTokens Told now and then how it goes.
- * @throws RangeError for damaged weights, as `BatchEngine` does for what cannot run.
+ * @throws ConfigError, MemoryError, RangeError: as `BatchEngine` does for what cannot run.
  */
 export async function* generateTexts(
   device: GpuDevice,
@@ -51,7 +56,7 @@ export async function* generateTexts(
     isContinuation: boolean;
     onTokens?: (statistics: BatchStatistics) => void;
   },
-): AsyncGenerator<FinishedText> {
+): AsyncGenerator<FinishedText | FailedText> {
   const nothing = { text: "", reason: "length", tokens: 0, meanDepth: 0 } as const;
   for (const [index, { count }] of requests.entries()) if (count === 0) yield { index, ...nothing };
   if (requests.every(({ count }) => count === 0)) return;
@@ -61,45 +66,37 @@ export async function* generateTexts(
     if (request.count === 0) return;
     open.set(engine.add(request), {
       index,
-      decoder: tokenizer.decoder({ isContinuation }),
-      stops: new StopStrings(request.stop),
-      text: "",
+      text: new StoppedText(tokenizer.decoder({ isContinuation }), { stops: request.stop }),
       tokens: 0,
       depths: 0,
     });
   });
   engine.close();
   for await (const event of engine.events()) {
-    if (event.kind === "error") throw event.error;
-    const text = open.get(event.request)!;
-    if (event.kind === "finished") {
+    const made = open.get(event.request)!;
+    if (event.kind !== "token") {
       open.delete(event.request);
-      yield finished(text, event.reason);
+      yield event.kind === "error" ? { index: made.index, error: event.error } : finished(made, event.reason);
       continue;
     }
     // A stop string is met before the tokens drawn after it are taken back.
-    if (text.stops.isFound) continue;
-    text.text += text.stops.push(text.decoder.push(event.token.id));
-    text.tokens++;
-    text.depths += event.token.depth;
-    if (text.stops.isFound) engine.cancel(event.request);
+    if (made.text.isStopped) continue;
+    made.text.push(event.token.id);
+    made.tokens++;
+    made.depths += event.token.depth;
+    if (made.text.isStopped) engine.cancel(event.request);
     onTokens(engine.statistics);
   }
 }
 
-function finished(
-  { index, decoder, stops, text, tokens, depths }: OpenText,
-  reason: FinishReason,
-): FinishedText {
-  const meanDepth = tokens === 0 ? 0 : depths / tokens;
-  if (stops.isFound) return { index, text, reason: "stop", tokens, meanDepth };
-  const end = stops.push(decoder.flush());
-  const isStop = stops.isFound;
+function finished({ index, text, tokens, depths }: OpenText, reason: FinishReason): FinishedText {
+  text.finish();
   return {
     index,
-    text: text + end + (isStop ? "" : stops.flush()),
-    reason: isStop ? "stop" : reason as Exclude<FinishReason, "cancelled">,
+    text: text.text,
+    // Only texts that met a stop string are cancelled.
+    reason: text.isStopped ? "stop" : reason as Exclude<FinishReason, "cancelled">,
     tokens,
-    meanDepth,
+    meanDepth: tokens === 0 ? 0 : depths / tokens,
   };
 }

@@ -164,7 +164,7 @@ function planBanks(device: GpuDevice, shape: PageStoreShape): number[] {
     throw new MemoryError(
       `Cannot bind ${formatBytes(bytes)} of keys and values: this adapter binds at most ${
         formatBytes(Math.max(...bindable) * bytesOfPage)
-      } of this model's; give less memory for keys and values`,
+      } of this model's; give less (--kv-memory)`,
     );
   }
   const shares = expectedPages(shape, { tokens: capacity, banks });
@@ -176,7 +176,7 @@ function planBanks(device: GpuDevice, shape: PageStoreShape): number[] {
         formatBytes(bytes)
       }: it may need ${
         formatBytes(sumOf(needed) * bytesOfPage)
-      }; give more memory, or fewer tokens to a text`,
+      }; give more memory (--kv-memory), or fewer tokens to a text (-n)`,
     );
   }
   return pages;

@@ -9,13 +9,10 @@ import type { ModelConfig } from "../config.ts";
 import type { ModelWeights } from "../model_weights.ts";
 import { totalMilliseconds } from "../profile.ts";
 import { uniform } from "../random.ts";
-import type { SamplingOptions } from "../sampling.ts";
-import { BatchEngine, type BatchStatistics, ticksPerRead } from "./batch_engine.ts";
-import type { BatchPrompt } from "./batch_prompt.ts";
+import { DEFAULT_SAMPLING } from "../sampling.ts";
+import { BatchEngine, type BatchStatistics } from "./batch_engine.ts";
+import type { BatchRequest } from "./batch_request.ts";
 import { expectedPages } from "./page_demand.ts";
-
-/** What `mor generate` does unless told. */
-const SAMPLING: SamplingOptions = { temperature: 0.8, topK: 40, topP: 0.95, minP: 0, repeatPenalty: 1 };
 
 /** Standard deviation of the lengths, of their mean. */
 const LENGTH_SPREAD = 0.25;
@@ -36,6 +33,8 @@ export interface ThroughputOptions {
   readonly kvBytes: number;
   readonly kvDtype: KvDtype;
   readonly isDepthWise: boolean;
+  /** Between two looks of the host. */
+  readonly ticks: number;
   readonly seed: number;
 }
 
@@ -45,8 +44,10 @@ export interface ThroughputWindow {
   readonly tokens: number;
   /** Rows of the block that ran a token, of all rows that ran. */
   readonly occupancy: number;
-  /** Times that a token runs the block. */
-  readonly blockRunsPerToken: number;
+  /** Recursion steps of a token. */
+  readonly meanDepth: number;
+  /** Texts that had to begin anew for want of pages. */
+  readonly restarts: number;
   /** Texts in slots, and part of the pages in use, at its end. */
   readonly live: number;
   readonly pagesInUse: number;
@@ -106,7 +107,6 @@ export class ThroughputRun {
       ...options,
       capacity: longestText(options.meanLength),
       endTokens: [],
-      ticks: ticksPerRead(device),
     });
   }
 
@@ -155,14 +155,14 @@ export class ThroughputRun {
     for (let round = 0; round < rounds; round++) {
       const { times } = await timeWork(this.#device, () => this.#advance());
       // Texts that begin and end between the ticks have dispatches of their own, before them.
-      const ticks = times.slice(-ticksPerRead(this.#device) * dispatches);
+      const ticks = times.slice(-this.#options.ticks * dispatches);
       ticks.forEach(({ label, milliseconds }, i) => {
         const own = Object.keys(PART_OF_KERNEL).find((name) => label.startsWith(name));
         const part = own ? PART_OF_KERNEL[own]! : i % dispatches < programs[0]! ? "block" : "ends";
         sums[part] += milliseconds;
       });
     }
-    const ticks = rounds * ticksPerRead(this.#device);
+    const ticks = rounds * this.#options.ticks;
     const parts = {
       block: sums.block / ticks,
       ends: sums.ends / ticks,
@@ -195,10 +195,10 @@ export class ThroughputRun {
       meanLength * Math.min(Math.max(1 + LENGTH_SPREAD * normal, 2 / meanLength), LONGEST),
     );
     const promptLength = Math.max(1, Math.floor(age * (length - 1)));
-    const request: BatchPrompt = {
+    const request: BatchRequest = {
       prompt: Array.from({ length: promptLength }, () => Math.floor(this.#random() * this.#config.vocabSize)),
       count: length - promptLength + 1,
-      sampling: { ...SAMPLING, seed: Math.floor(this.#random() * 2 ** 32) },
+      sampling: { ...DEFAULT_SAMPLING, seed: Math.floor(this.#random() * 2 ** 32) },
     };
     this.engine.add(request);
   }
@@ -215,7 +215,8 @@ function windowOf(
     seconds,
     tokens,
     occupancy: blockRows / ((after.blockRuns - before.blockRuns) * rows),
-    blockRunsPerToken: blockRows / tokens,
+    meanDepth: (after.depths - before.depths) / tokens,
+    restarts: after.restarts - before.restarts,
     live: after.live,
     pagesInUse: after.pages / after.allPages,
   };

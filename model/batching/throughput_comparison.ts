@@ -6,6 +6,8 @@ import { flopsPerToken } from "../flops.ts";
 import type { ModelWeights } from "../model_weights.ts";
 import { batchParts } from "./batch_parts.ts";
 import { expectedPages } from "./page_demand.ts";
+import { ticksPerRead } from "./batch_engine.ts";
+import { SLOTS_PER_ROW } from "./batch_size.ts";
 import { bindableBytes, pageBytes } from "./page_store.ts";
 import { longestText, ThroughputRun, type ThroughputWindow, type TickTime } from "./throughput.ts";
 
@@ -51,9 +53,6 @@ export interface ThroughputComparison {
   readonly slots: number;
 }
 
-/** Texts at a time for each row, where the memory lets them in: see `batchSize`. */
-const SLOTS_PER_ROW = 2.5;
-
 /** Texts of the first system for each row that the memory is made for unless told; they have half their tokens on average. */
 const TEXTS_PER_ROW = 2;
 
@@ -78,11 +77,12 @@ export async function compareThroughput(
   let done = 0;
   const runs: ThroughputRun[] = [];
   try {
+    const ticks = await ticksPerRead(device);
     // What does not fit is known before anything runs.
     for (const { isDepthWise, ...model } of systems) {
       // In step, a batch is as many texts as there are rows.
       const shape = { rows, slots: isDepthWise ? slots : rows, isDepthWise };
-      runs.push(new ThroughputRun(device, model, { ...shape, meanLength, kvBytes, kvDtype, seed }));
+      runs.push(new ThroughputRun(device, model, { ...shape, meanLength, kvBytes, kvDtype, ticks, seed }));
     }
     for (const [i, run] of runs.entries()) {
       onProgress(done++, `filling ${systems[i]!.name}`);

@@ -3,7 +3,7 @@
  * the next one goes on after the lines that are whole.
  */
 import { parseJson } from "../files/json_text.ts";
-import { writeAll } from "../files/whole_file.ts";
+import { replaceFile, writeAll } from "../files/whole_file.ts";
 import { DataError, utf8Decoder } from "./documents.ts";
 
 /** What a result says of its prompt. */
@@ -28,7 +28,7 @@ const LINE_FEED = 10;
 const NOTHING: DoneResults = { done: [], bytes: 0, cut: 0 };
 
 /**
- * The results that are there already; none where there is no file.
+ * The results that are there already; none where there is no file, or an empty one.
  *
  * @throws DataError for a file that is there and not to be gone on with, or that holds something else.
  */
@@ -37,21 +37,44 @@ export async function readResults(path: string, { resume }: { resume: boolean })
     if (error instanceof Deno.errors.NotFound) return null;
     throw error;
   });
-  if (!file) return NOTHING;
+  if (!file || file.length === 0) return NOTHING;
   if (!resume) {
     throw new DataError(
       `Cannot write ${path}: it is there already; give --resume to go on with it, or another --out`,
     );
   }
-  // What follows the last line's end may stop in the middle of a character.
+  const lines = [...wholeLines(file)];
+  const done = lines.map((line, i) => keyOf(line, { path, number: i + 1 }));
   const bytes = file.lastIndexOf(LINE_FEED) + 1;
-  const lines = utf8Decoder(path)(file.subarray(0, bytes)).split("\n").slice(0, -1);
-  const done = lines.map((line, i) => keyOf(line, { where: `${path}:${i + 1}` }));
   return { done, bytes, cut: file.length - bytes };
 }
 
-function keyOf(line: string, { where }: { where: string }): ResultKey {
-  const value = parseJson(line, (problem) => {
+/** Lines with their ends; what follows the last one's may stop in the middle of a character. */
+function* wholeLines(file: Uint8Array): Generator<Uint8Array> {
+  let start = 0;
+  for (let end = file.indexOf(LINE_FEED); end >= 0; end = file.indexOf(LINE_FEED, start)) {
+    yield file.subarray(start, end + 1);
+    start = end + 1;
+  }
+}
+
+/** Puts the results of a file in the order of their prompts. */
+export async function sortResults(path: string): Promise<void> {
+  const lines = Array.from(wholeLines(await Deno.readFile(path)), (line, i) => {
+    return { line, index: keyOf(line, { path, number: i + 1 }).index };
+  });
+  const sorted = lines.toSorted((a, b) => a.index - b.index);
+  if (sorted.every((line, i) => line === lines[i])) return;
+  await replaceFile(path, {
+    write: async (file) => {
+      for (const { line } of sorted) await writeAll(file, line);
+    },
+  });
+}
+
+function keyOf(line: Uint8Array, { path, number }: { path: string; number: number }): ResultKey {
+  const where = `${path}:${number}`;
+  const value = parseJson(utf8Decoder(path)(line), (problem) => {
     throw new DataError(`Cannot go on with ${where}: the line ${problem}`);
   }) as Partial<ResultKey> | null;
   const { index, prompt, seed } = value ?? {};

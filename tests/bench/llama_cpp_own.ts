@@ -85,19 +85,18 @@ export class OwnModel {
   }
 
   /** For some texts of up to `capacity` tokens at once. */
-  batch({ sequences, capacity }: { sequences: number; capacity: number }): BatchEngine {
+  async batch({ sequences, capacity }: { sequences: number; capacity: number }): Promise<BatchEngine> {
     const { config } = this.source;
     const requests = Array.from(
       { length: sequences },
       () => ({ prompt: [0], count: capacity, sampling: SAMPLING }),
     );
-    const { available } = this.#device.memory;
     return new BatchEngine(this.#device, {
       config,
       weights: this.#weights,
-      ...batchSize(config, { requests, rows: sequences, kvDtype: "f32", kvBytes: null, available }),
+      ...batchSize(this.#device, config, { requests, rows: sequences, kvDtype: "f32", kvBytes: null }),
       endTokens: [],
-      ticks: ticksPerRead(this.#device),
+      ticks: await ticksPerRead(this.#device),
     });
   }
 

@@ -82,7 +82,7 @@ async function measureFile(device: GpuDevice, { file, format, programs, options 
   const longest = Math.max(prompt, tokens + 1);
   using model = await OwnModel.open(device, file);
   using decoder = model.decoder(longest);
-  using batch = model.batch({ sequences, capacity: longest });
+  using batch = await model.batch({ sequences, capacity: longest });
   const own = {
     name: "ours",
     timePrompt: () => timePrompt(decoder, { count: prompt }),

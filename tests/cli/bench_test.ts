@@ -52,6 +52,8 @@ Deno.test("bench throughput refuses what cannot be measured", async () => {
     [["tiny", "--seconds", "0"], 2, "--seconds is 0"],
     [["tiny", "--mean-length", "1"], 2, "--mean-length is 1"],
     [["tiny", "--mean-length", "100000"], 1, "lower --mean-length"],
+    [["tiny", "--dtype", "q8_0"], 2, "presets such as tiny"],
+    [["tiny", "--dtype", "q9"], 2, "q9"],
     [["no-such-model"], 1, "no-such-model"],
   ];
   for (const [more, code, part] of cases) {

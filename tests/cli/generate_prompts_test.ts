@@ -155,6 +155,19 @@ Deno.test("a run that goes on keeps the seed that it drew", async () => {
   assertEquals(await readResults(out), results);
 });
 
+Deno.test("a run that goes on with few texts sums as the whole run did, and puts the file in order", async () => {
+  const path = await writePrompts("sums.jsonl", promptsOf(40).map((prompt) => ({ ...prompt, count: 60 })));
+  const out = join(folder, "sums-results.jsonl");
+  const args = generate(path, "--out", out, "--in-order", "--temperature", "1");
+  await morDone(args);
+  const whole = await Deno.readTextFile(out);
+  assertEquals(parse(whole).map(({ index }) => index), [...new Array(40).keys()]);
+  const lines = whole.split("\n").slice(0, -1);
+  await Deno.writeTextFile(out, lines.slice(3).toReversed().join("\n") + "\n");
+  await morDone([...args, "--resume"]);
+  assertEquals(await Deno.readTextFile(out), whole);
+});
+
 Deno.test("Ctrl-C leaves whole lines to go on with", async () => {
   const path = await writePrompts(
     "stopped.jsonl",
@@ -193,7 +206,16 @@ Deno.test("what cannot be done is refused at once, and nothing is written", asyn
   await Deno.writeTextFile(taken, '{"index":0,"prompt":"another","seed":1}\n');
   const long = await writePrompts("long.jsonl", [{ prompt: "a" }, { prompt: "x".repeat(5000) }]);
   const out = join(folder, "never.jsonl");
+  const begun = join(folder, "begun.jsonl");
+  await morDone(generate(path, "--out", begun));
+  const system = await writePrompts("system.jsonl", [{ prompt: "a", system: "Be a whale." }]);
   const cases: readonly (readonly [readonly string[], number, readonly string[]])[] = [
+    [generate(system, "--out", out), 1, ["prompt 1 of", "needs --chat"]],
+    [
+      ["generate", model, "--prompts", path, "--out", begun, "--resume", "--seed", "9"],
+      1,
+      ["begun.jsonl", "has the seed 3, not 9"],
+    ],
     [generate(path, "--out", taken), 1, ["it is there already", "--resume"]],
     [generate(path, "--out", taken, "--resume"), 1, ["a result of other prompts"]],
     [generate(long, "--out", out), 1, ["prompt 2 of", "5000 tokens"]],

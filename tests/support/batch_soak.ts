@@ -2,7 +2,7 @@
 import { assertEquals } from "@std/assert";
 import type { GpuDevice } from "../../gpu/device.ts";
 import { BatchEngine } from "../../model/batching/batch_engine.ts";
-import type { BatchPrompt } from "../../model/batching/batch_prompt.ts";
+import type { BatchRequest } from "../../model/batching/batch_request.ts";
 import { GREEDY } from "../../model/sampling.ts";
 import { type BatchModel, CAPACITY, leastBytes } from "./batch_workload.ts";
 import { createRandom } from "./random.ts";
@@ -40,7 +40,7 @@ export async function soak(
 ): Promise<SoakReport> {
   const random = createRandom(seed);
   const { config } = model;
-  const kinds = Array.from({ length: KINDS }, (_, kind): BatchPrompt => {
+  const kinds = Array.from({ length: KINDS }, (_, kind): BatchRequest => {
     const prompt = Array.from({ length: 1 + random.integer(20) }, () => random.integer(config.vocabSize));
     const count = 1 + random.integer(CAPACITY + 1 - prompt.length);
     return { prompt, count, sampling: { ...GREEDY, temperature: kind % 2, seed: kind } };

@@ -3,7 +3,7 @@ import type { GpuDevice } from "../../gpu/device.ts";
 import type { KvDtype } from "../../gpu/kernels/attention_heads.ts";
 import { PAGE_ROWS } from "../../gpu/kernels/cache_pages.ts";
 import { batchParts } from "../../model/batching/batch_parts.ts";
-import type { BatchPrompt } from "../../model/batching/batch_prompt.ts";
+import type { BatchRequest } from "../../model/batching/batch_request.ts";
 import { BatchEngine, type FinishReason } from "../../model/batching/batch_engine.ts";
 import { mostPages } from "../../model/batching/page_demand.ts";
 import { pageBytes } from "../../model/batching/page_store.ts";
@@ -22,7 +22,7 @@ export interface BatchModel {
 
 /** A request, and when it comes and goes: after so many tokens of all have been read. */
 export interface Arrival {
-  readonly request: BatchPrompt;
+  readonly request: BatchRequest;
   readonly addAfter: number;
   readonly cancelAfter: number | null;
 }
@@ -113,7 +113,7 @@ export async function decodeAlone(
   device: GpuDevice,
   { config, weights }: BatchModel,
   { requests, capacity, kvDtype, endTokens, depth = 0 }: {
-    requests: readonly BatchPrompt[];
+    requests: readonly BatchRequest[];
     capacity: number;
     kvDtype: KvDtype;
     endTokens: readonly number[];

@@ -1,10 +1,10 @@
 /** Depth-wise batching: every scheme's texts are those that each has alone; what is refused, cancelled and freed. */
 import { assert, assertEquals, assertGreater, assertRejects, assertThrows } from "@std/assert";
-import { GpuDevice } from "../../../gpu/device.ts";
+import type { GpuDevice } from "../../../gpu/device.ts";
 import { MemoryError } from "../../../gpu/errors.ts";
 import { writeTensor } from "../../../gpu/tensor.ts";
 import { BatchEngine, type BatchEvent } from "../../../model/batching/batch_engine.ts";
-import type { BatchPrompt } from "../../../model/batching/batch_prompt.ts";
+import type { BatchRequest } from "../../../model/batching/batch_request.ts";
 import type { BatchShape } from "../../../model/batching/batch_device.ts";
 import { ConfigError, type ModelConfig } from "../../../model/config.ts";
 import { GREEDY } from "../../../model/sampling.ts";
@@ -20,6 +20,7 @@ import { causalSchemes } from "../../support/causal_schemes.ts";
 import { gpuTest } from "../../support/device.ts";
 import { roundedModel, uploadModel } from "../../support/gpu_model.ts";
 import { asHardware } from "../../support/hardware.ts";
+import { asNarrow } from "../../support/narrow_device.ts";
 import { createRandom } from "../../support/random.ts";
 
 const capacity = 40;
@@ -46,9 +47,9 @@ function shapeOf(changes: Changes = {}): Omit<BatchShape, "config" | "weights"> 
 function requestsOf(
   config: ModelConfig,
   { count, isSampled = false }: { count: number; isSampled?: boolean },
-): BatchPrompt[] {
+): BatchRequest[] {
   const random = createRandom(7);
-  return Array.from({ length: count }, (_, i): BatchPrompt => ({
+  return Array.from({ length: count }, (_, i): BatchRequest => ({
     prompt: Array.from({ length: 1 + (i * 5) % 19 }, () => random.integer(config.vocabSize)),
     count: 1 + (i * 7) % 20,
     sampling: isSampled ? { ...sampled, seed: i } : greedy,
@@ -63,7 +64,7 @@ function parts({ tokens, reason }: BatchText): string {
 async function checkTogether(
   device: GpuDevice,
   model: BatchModel,
-  { requests, changes = {} }: { requests: readonly BatchPrompt[]; changes?: Changes },
+  { requests, changes = {} }: { requests: readonly BatchRequest[]; changes?: Changes },
 ): Promise<BatchEngine["statistics"]> {
   const shape = shapeOf(changes);
   const arrivals = requests.map((request) => ({ request, addAfter: 0, cancelAfter: null }));
@@ -101,15 +102,7 @@ gpuTest("the launch shapes of hardware change no text", async (device) => {
 });
 
 gpuTest("keys and values in several banks change no text", async (device) => {
-  class NarrowDevice extends GpuDevice {
-    override get limits(): GPUSupportedLimits {
-      return new Proxy(this.handle.limits, {
-        get: (limits, name) =>
-          name === "maxStorageBufferBindingSize" ? 100_000 : Reflect.get(limits, name, limits),
-      });
-    }
-  }
-  const narrow = new NarrowDevice(device.handle, device.info, device.features);
+  const narrow = asNarrow(device, 100_000);
   for (const config of [vanilla, tokenChoice]) {
     const model = modelOf(narrow, config);
     const kvBytes = 250_000;
@@ -120,6 +113,24 @@ gpuTest("keys and values in several banks change no text", async (device) => {
     await checkTogether(narrow, model, { requests: requestsOf(config, { count: 9 }), changes: { kvBytes } });
   }
 });
+
+gpuTest(
+  "prompts of some chunks, and of a chunk and a token more or less, begin as they do alone",
+  async (device) => {
+    const lengths = [1, 255, 256, 257, 512, 600];
+    for (const scheme of [causalSchemes["expert choice"]!, tokenChoice]) {
+      const config = { ...scheme, maxPositionEmbeddings: 640 };
+      const random = createRandom(11);
+      const requests = lengths.map((length) => ({
+        prompt: Array.from({ length }, () => random.integer(config.vocabSize)),
+        count: 6,
+        sampling: greedy,
+      }));
+      const changes = { capacity: 640, kvBytes: 2 * leastBytes(config, { capacity: 640, kvDtype: "f32" }) };
+      await checkTogether(device, modelOf(device, config), { requests, changes });
+    }
+  },
+);
 
 gpuTest("texts that outgrow the memory begin anew and are the same", async (device) => {
   const model = modelOf(device, tokenChoice);
@@ -152,7 +163,7 @@ gpuTest("a text's seed alone decides it, to the bit, whatever else runs", async 
   const model = modelOf(device, tokenChoice);
   const request = { prompt: [3, 1, 4], count: 20, sampling: { ...sampled, seed: 5 } };
   const others = requestsOf(tokenChoice, { count: 13, isSampled: true });
-  const run = async (before: readonly BatchPrompt[]): Promise<unknown[]> => {
+  const run = async (before: readonly BatchRequest[]): Promise<unknown[]> => {
     using engine = new BatchEngine(device, { ...model, ...shapeOf({ rows: 5, slots: 7 }) });
     for (const other of before) engine.add(other);
     const id = engine.add(request);
@@ -289,6 +300,10 @@ gpuTest("what cannot run is refused", async (device) => {
   const add = (prompt: number[], count: number): number => engine.add({ prompt, count, sampling: greedy });
   assertThrows(() => add([], 3), ConfigError, "empty prompt");
   assertThrows(() => add([1], 0), ConfigError, "Cannot generate 0 tokens");
+  assertThrows(() => add([1], 1.5), ConfigError, "Cannot generate 1.5 tokens");
+  assertThrows(() => add([vanilla.vocabSize], 1), ConfigError, `token ${vanilla.vocabSize}`);
+  const cold = { ...greedy, temperature: NaN };
+  assertThrows(() => engine.add({ prompt: [1], count: 1, sampling: cold }), RangeError, "Cannot sample");
   add([1], capacity);
   assertThrows(() => add([1, 2], capacity), ConfigError, `there is room for ${capacity} tokens`);
   engine.close();
@@ -309,6 +324,29 @@ gpuTest("what cannot run is refused", async (device) => {
     Error,
     "enough",
   );
+});
+
+gpuTest("an engine that is freed while its events are read ends them", async (device) => {
+  const model = modelOf(device, vanilla);
+  const request = { prompt: [1, 2], count: 30, sampling: greedy };
+  await device.settle();
+  const before = device.memory.live;
+  const idle = new BatchEngine(device, { ...model, ...shapeOf() });
+  const none = words(idle);
+  idle[Symbol.dispose]();
+  assertEquals(await none, []);
+  const busy = new BatchEngine(device, { ...model, ...shapeOf() });
+  busy.add(request);
+  const some = busy.advance();
+  await assertRejects(() => busy.advance(), TypeError, "twice at a time");
+  busy[Symbol.dispose]();
+  assertGreater((await some).length, 0);
+  assertEquals([await busy.advance(), device.memory.live], [[], before]);
+  assertThrows(() => busy.add(request), TypeError, "the engine is closed");
+  using next = new BatchEngine(device, { ...model, ...shapeOf() });
+  next.add({ ...request, count: 1 });
+  next.close();
+  assertEquals(await words(next), ["0 token", "0 length"]);
 });
 
 gpuTest("an engine frees what it took", async (device) => {

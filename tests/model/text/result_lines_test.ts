@@ -1,7 +1,7 @@
 import { assertEquals, assertRejects } from "@std/assert";
 import { join } from "@std/path";
 import { DataError } from "../../../model/text/documents.ts";
-import { readResults, ResultFile } from "../../../model/text/result_lines.ts";
+import { readResults, ResultFile, sortResults } from "../../../model/text/result_lines.ts";
 import { folderTest } from "../../support/program.ts";
 
 const results = [0, 2, 1].map((index) => ({
@@ -43,12 +43,26 @@ folderTest("a file that is there is not written over unless it is gone on with",
   const path = join(folder, "results.jsonl");
   assertEquals(await readResults(path, { resume: true }), { done: [], bytes: 0, cut: 0 });
   await Deno.writeTextFile(path, "");
+  assertEquals(await readResults(path, { resume: false }), { done: [], bytes: 0, cut: 0 });
+  await Deno.writeTextFile(path, '{"in');
   await assertRejects(
     () => readResults(path, { resume: false }),
     DataError,
     "give --resume to go on with it",
   );
-  assertEquals(await readResults(path, { resume: true }), { done: [], bytes: 0, cut: 0 });
+  assertEquals(await readResults(path, { resume: true }), { done: [], bytes: 0, cut: 4 });
+});
+
+folderTest("a file of results is put in the order of the prompts", async (folder) => {
+  const path = join(folder, "results.jsonl");
+  const text = (order: readonly number[]): string =>
+    order.map((i) => JSON.stringify(results.find(({ index }) => index === i)) + "\n").join("");
+  for (const order of [[0, 2, 1], [2, 1, 0], [0, 1, 2], [1], []]) {
+    await Deno.writeTextFile(path, text(order));
+    await sortResults(path);
+    assertEquals(await Deno.readTextFile(path), text(order.toSorted((a, b) => a - b)));
+  }
+  assertEquals([...Deno.readDirSync(folder)].map(({ name }) => name), ["results.jsonl"]);
 });
 
 folderTest("a file of something else is refused", async (folder) => {
