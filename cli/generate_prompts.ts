@@ -2,7 +2,8 @@
 import type { GpuDevice } from "../gpu/device.ts";
 import type { KvDtype } from "../gpu/kernels/attention_heads.ts";
 import { formatBytes } from "../gpu/memory.ts";
-import { type BatchStatistics, ticksPerRead } from "../model/batching/batch_engine.ts";
+import { ticksPerRead } from "../model/batching/batch_engine.ts";
+import type { BatchStatistics } from "../model/batching/batch_events.ts";
 import { batchSize } from "../model/batching/batch_size.ts";
 import {
   type FailedText,

@@ -14,6 +14,7 @@ import { triedReadbackMode } from "../../gpu/readback.ts";
 import { NO_TOKEN } from "../../gpu/kernels/sample.ts";
 import { damagedLogits, type DecodedToken } from "../slot_sampler.ts";
 import { Admission, type TextProgress } from "./admission.ts";
+import type { BatchEvent, BatchStatistics } from "./batch_events.ts";
 import { BatchDevice, type BatchShape, type DrawnToken, type TickReport } from "./batch_device.ts";
 import { type BatchRequest, checkRequest } from "./batch_request.ts";
 
@@ -21,15 +22,6 @@ import { type BatchRequest, checkRequest } from "./batch_request.ts";
 export async function ticksPerRead(device: GpuDevice): Promise<number> {
   return await triedReadbackMode(device) === "awaited" ? 16 : 8;
 }
-
-/** What happens to a request, named by the number that `add` gave it. */
-export type BatchEvent =
-  | { readonly kind: "token"; readonly request: number; readonly token: DecodedToken }
-  | { readonly kind: "finished"; readonly request: number; readonly reason: FinishReason }
-  | { readonly kind: "error"; readonly request: number; readonly error: Error };
-
-/** Why a text is done: an end token, which is not part of it; its number of tokens; `cancel`. */
-export type FinishReason = "end" | "length" | "cancelled";
 
 /** A text to generate. */
 interface Request extends BatchRequest {
@@ -43,28 +35,6 @@ interface LiveText {
   readonly request: Request;
   /** Tokens drawn since it was put there. */
   drawn: number;
-}
-
-/** How a batch has gone so far. */
-export interface BatchStatistics {
-  /** Rows of the block that ran a token, of all rows that ran. */
-  readonly occupancy: number;
-  /** Times that the block ran, and rows that it ran in all. */
-  readonly blockRuns: number;
-  readonly blockRows: number;
-  /** Tokens drawn, each once, and the sum of their depths. */
-  readonly tokens: number;
-  readonly depths: number;
-  /** Pages of keys and values in use, and all that there are. */
-  readonly pages: number;
-  readonly allPages: number;
-  /** Texts that were put into a slot, and of those the ones that had been before and gave way for want of pages. */
-  readonly begun: number;
-  readonly restarts: number;
-  /** Texts in slots, those of them whose next token waits for a page, and texts that wait for a slot. */
-  readonly live: number;
-  readonly stalled: number;
-  readonly waiting: number;
 }
 
 export class BatchEngine {
@@ -141,8 +111,9 @@ export class BatchEngine {
   async *events(): AsyncGenerator<BatchEvent> {
     for (;;) {
       yield* await this.advance();
+      if (this.#isDisposed) return;
       if (this.#live.size + this.#waiting.length + this.#pending.length > 0) continue;
-      if (this.#isClosed || this.#isDisposed) return;
+      if (this.#isClosed) return;
       await new Promise<void>((resolve) => this.#wake = resolve);
       this.#wake = null;
     }
@@ -221,6 +192,7 @@ export class BatchEngine {
 
   /** Puts texts into empty slots while there is room for them. */
   #admit(): void {
+    if (this.#waiting.length === 0 || this.#freeSlots.length === 0) return;
     if (this.#live.size > 0 && (this.#isHeld || this.#stalled > 0)) return;
     const hasRoom = this.#admission.room([...this.#live.values()].map(progressOf), this.#report.freePages);
     while (this.#waiting.length > 0 && this.#freeSlots.length > 0) {

@@ -3,7 +3,8 @@ import type { GpuDevice } from "../../gpu/device.ts";
 import { StoppedText } from "../text/stopped_text.ts";
 import type { Tokenizer } from "../text/tokenizer.ts";
 import type { BatchShape } from "./batch_device.ts";
-import { BatchEngine, type BatchStatistics, type FinishReason } from "./batch_engine.ts";
+import { BatchEngine } from "./batch_engine.ts";
+import type { BatchStatistics, FinishReason } from "./batch_events.ts";
 import type { BatchRequest } from "./batch_request.ts";
 
 /** A prompt whose text is wanted; it may be one without tokens. */

@@ -10,7 +10,8 @@ import type { ModelWeights } from "../model_weights.ts";
 import { totalMilliseconds } from "../profile.ts";
 import { uniform } from "../random.ts";
 import { DEFAULT_SAMPLING } from "../sampling.ts";
-import { BatchEngine, type BatchStatistics } from "./batch_engine.ts";
+import { BatchEngine } from "./batch_engine.ts";
+import type { BatchStatistics } from "./batch_events.ts";
 import type { BatchRequest } from "./batch_request.ts";
 import { expectedPages } from "./page_demand.ts";
 

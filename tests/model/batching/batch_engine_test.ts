@@ -3,7 +3,8 @@ import { assert, assertEquals, assertGreater, assertRejects, assertThrows } from
 import type { GpuDevice } from "../../../gpu/device.ts";
 import { MemoryError } from "../../../gpu/errors.ts";
 import { writeTensor } from "../../../gpu/tensor.ts";
-import { BatchEngine, type BatchEvent } from "../../../model/batching/batch_engine.ts";
+import { BatchEngine } from "../../../model/batching/batch_engine.ts";
+import type { BatchEvent } from "../../../model/batching/batch_events.ts";
 import type { BatchRequest } from "../../../model/batching/batch_request.ts";
 import type { BatchShape } from "../../../model/batching/batch_device.ts";
 import { ConfigError, type ModelConfig } from "../../../model/config.ts";
@@ -342,6 +343,12 @@ gpuTest("an engine that is freed while its events are read ends them", async (de
   busy[Symbol.dispose]();
   assertGreater((await some).length, 0);
   assertEquals([await busy.advance(), device.memory.live], [[], before]);
+  const read = new BatchEngine(device, { ...model, ...shapeOf() });
+  read.add(request);
+  const events = read.events();
+  await events.next();
+  read[Symbol.dispose]();
+  for await (const event of events) assertEquals(event.kind, "token");
   assertThrows(() => busy.add(request), TypeError, "the engine is closed");
   using next = new BatchEngine(device, { ...model, ...shapeOf() });
   next.add({ ...request, count: 1 });
