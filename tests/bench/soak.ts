@@ -22,9 +22,9 @@ export async function benchSoak(
   print(
     `${seconds} s: ${report.texts} texts, ${report.cancelled} of them cancelled, ${report.tokens} tokens, ` +
       `${report.restarts} begun anew for want of pages; ${report.repeated} texts asked for again were the same; ` +
-      `after each of ${report.waves} waves every page was free and the device's memory as before; the process had ` +
-      `${formatBytes(report.residentBefore)} after a quarter of the time, ${
-        formatBytes(report.residentAfter)
+      `after each of ${report.waves} waves every page was free and the device's memory as before; in use were ` +
+      `${formatBytes(report.bytesBefore)} after a quarter of the time, ${
+        formatBytes(report.bytesAfter)
       } at the end`,
   );
 }
