@@ -8,6 +8,7 @@ import {
 import { longestText } from "../model/batching/throughput.ts";
 import { ConfigError, type ModelConfig } from "../model/config.ts";
 import { openCheckpoint } from "../model/files/checkpoint_source.ts";
+import type { MatrixChoice } from "../model/load_weights.ts";
 import type { ModelWeights } from "../model/model_weights.ts";
 import { ParameterLayout } from "../model/parameter_layout.ts";
 import { presetConfig, presetNames } from "../model/presets.ts";
@@ -116,7 +117,7 @@ async function run(flags: ThroughputFlags, models: readonly string[]): Promise<v
 /** How models are opened. */
 interface ModelOptions {
   readonly flags: ThroughputFlags;
-  readonly choice: ReturnType<typeof matrixChoice>;
+  readonly choice: MatrixChoice;
   readonly terminal: Terminal;
 }
 
@@ -124,13 +125,14 @@ interface ModelOptions {
 async function systemsOf(
   device: GpuDevice,
   model: string,
-  { flags, choice, terminal }: ModelOptions,
+  options: ModelOptions,
 ): Promise<ThroughputSystem[]> {
+  const { seed, meanLength } = options.flags;
   const isPreset = presetNames().includes(model);
   const { config, weights } = isPreset
-    ? randomModel(device, { config: withRandomRouting(presetConfig(model)), seed: flags.seed })
-    : await checkpointModel(device, model, { flags, choice, terminal });
-  const longest = longestText(flags.meanLength);
+    ? randomModel(device, { config: withRandomRouting(presetConfig(model)), seed })
+    : await checkpointModel(device, model, options);
+  const longest = longestText(meanLength);
   if (longest > config.maxPositionEmbeddings) {
     throw new ConfigError(
       `Cannot run ${model} on texts of up to ${longest} tokens: it has ${config.maxPositionEmbeddings} positions ` +
