@@ -4,6 +4,7 @@
  * Recording a dispatch costs about 10 us (bind group), replaying it about 1 us; one compute pass holds them all,
  * because a pass of its own costs about 150 us on a software adapter.
  */
+import type { DispatchCost } from "./cost.ts";
 import type { GpuDevice } from "./device.ts";
 import { MemoryError } from "./errors.ts";
 import { type Constants, type Kernel, kernelPipeline } from "./kernel.ts";
@@ -21,12 +22,18 @@ export interface Dispatch {
   readonly settings?: Readonly<Record<string, number>>;
   readonly constants?: Constants;
   readonly grid: Grid;
+  /** For profiles; unknown unless given. */
+  readonly cost?: DispatchCost;
 }
 
-interface RecordedDispatch {
+/** A dispatch as it is replayed. */
+export interface RecordedDispatch {
   readonly kind: "dispatch";
   /** `file entry_point`: what timings are grouped by. */
   readonly label: string;
+  /** See `Commands.mark`. */
+  readonly part: string;
+  readonly cost: DispatchCost | null;
   readonly pipeline: GPUComputePipeline;
   readonly bindGroup: GPUBindGroup;
   readonly grid: Grid;
@@ -47,6 +54,7 @@ export class Commands {
   readonly #steps: Step[] = [];
   readonly #buffers: GPUBuffer[] = [];
   #slots = 0;
+  #part = "";
 
   constructor(device: GpuDevice, label: string) {
     this.device = device;
@@ -57,13 +65,21 @@ export class Commands {
     return this.#steps;
   }
 
+  /** Names the part of the work that the dispatches from here on belong to: profiles group by it. */
+  mark(part: string): void {
+    this.#part = part;
+  }
+
   /**
    * Appends one call of a kernel.
    *
    * @throws TypeError for a tensor or setting that the file does not declare, or one buffer bound for reading and for
    * writing; RangeError for a grid beyond the adapter's limits; MemoryError for a tensor that it cannot bind whole.
    */
-  dispatch(kernel: Kernel, { entryPoint, tensors, settings = {}, constants = {}, grid }: Dispatch): void {
+  dispatch(
+    kernel: Kernel,
+    { entryPoint, tensors, settings = {}, constants = {}, grid, cost }: Dispatch,
+  ): void {
     const label = `${kernel.file.replace(".wgsl", "")} ${entryPoint}`;
     checkGrid(label, { grid, limit: this.device.limits.maxComputeWorkgroupsPerDimension });
     checkAliases(label, { kernel, tensors });
@@ -83,7 +99,15 @@ export class Commands {
       `Cannot bind ${label}`,
       () => this.device.handle.createBindGroup({ label, layout: pipeline.getBindGroupLayout(0), entries }),
     );
-    this.#steps.push({ kind: "dispatch", label, pipeline, bindGroup, grid });
+    this.#steps.push({
+      kind: "dispatch",
+      label,
+      part: this.#part,
+      cost: cost ?? null,
+      pipeline,
+      bindGroup,
+      grid,
+    });
   }
 
   /** Appends setting a tensor to zero. It ends the compute pass: group clears at a program's start. */
@@ -192,15 +216,18 @@ function checkAliases(
   }
 }
 
-/** Where the timestamps of a dispatch go. */
-export type TimestampWrites = (label: string) => GPUComputePassTimestampWrites;
+/** Called before each dispatch: it may encode copies, and says where the timestamps of the dispatch go. */
+export type DispatchObserver = (
+  dispatch: RecordedDispatch,
+  encoder: GPUCommandEncoder,
+) => GPUComputePassTimestampWrites;
 
-const timestamps = new WeakMap<GpuDevice, TimestampWrites>();
+const observers = new WeakMap<GpuDevice, DispatchObserver>();
 
 /** Gives each dispatch of later submits a compute pass of its own with timestamps, until null ends it: timing.ts. */
-export function setTimestamps(device: GpuDevice, writes: TimestampWrites | null): void {
-  if (writes) timestamps.set(device, writes);
-  else timestamps.delete(device);
+export function observeDispatches(device: GpuDevice, observer: DispatchObserver | null): void {
+  if (observer) observers.set(device, observer);
+  else observers.delete(device);
 }
 
 /**
@@ -215,13 +242,13 @@ export function submit(
 ): void {
   device.guard([...programs, ...(last ? [last] : [])].map(({ label }) => label).join(", "), () => {
     const encoder = device.handle.createCommandEncoder();
-    const timestampsOf = timestamps.get(device);
+    const observer = observers.get(device);
     let pass: GPUComputePassEncoder | null = null;
     for (const step of programs.flatMap(({ steps }) => steps)) {
       if (step.kind === "dispatch") {
-        if (timestampsOf) {
+        if (observer) {
           pass?.end();
-          pass = encoder.beginComputePass({ timestampWrites: timestampsOf(step.label) });
+          pass = encoder.beginComputePass({ timestampWrites: observer(step, encoder) });
         }
         pass ??= encoder.beginComputePass();
         encodeDispatch(pass, step);

@@ -1,23 +1,49 @@
-/** GPU time of every dispatch, by timestamps. */
-import { setTimestamps } from "./commands.ts";
+/** GPU time and work of every dispatch, by timestamps. */
+import { observeDispatches, type RecordedDispatch } from "./commands.ts";
+import { type DispatchCost, type RowsFound, type Work, workOf } from "./cost.ts";
 import type { GpuDevice } from "./device.ts";
 import { readTensors } from "./readback.ts";
-import { createTensor, destroyTensor, type TensorData } from "./tensor.ts";
+import {
+  createTensor,
+  destroyTensor,
+  ELEMENT_BYTES,
+  elementCount,
+  type Tensor,
+  viewTensor,
+} from "./tensor.ts";
 
 /** WebGPU allows 4096 queries in a set, two for each pass. */
 const PASSES_PER_SET = 2048;
 
-/** Time of one dispatch. */
+/** Numbers of one buffer that row counts and records are copied to. */
+const LOG_LENGTH = 2 ** 18;
+
+/** One dispatch as it ran. */
 export interface DispatchTime {
   /** `file entry_point`. */
   readonly label: string;
+  /** The part of the work that it belongs to: see `Commands.mark`. */
+  readonly part: string;
+  /** From the first dispatch's start. */
+  readonly startMilliseconds: number;
   readonly milliseconds: number;
+  /** Null where the kernel does not say. */
+  readonly work: Work | null;
+  /** Rows that it found; null where it has none, or does not say. */
+  readonly rows: number | null;
 }
 
 /** Passes with timestamps: pass i has the queries 2i and 2i + 1. */
 interface TimedPasses {
   readonly querySet: GPUQuerySet;
-  readonly labels: string[];
+  readonly dispatches: ObservedDispatch[];
+}
+
+/** A dispatch and where the rows that it found were copied to. */
+interface ObservedDispatch {
+  readonly dispatch: RecordedDispatch;
+  readonly count: LogPlace | null;
+  readonly records: LogPlace | null;
 }
 
 /**
@@ -35,50 +61,129 @@ export async function timeWork<T>(
     throw new TypeError(`${device.info.description} grants no timestamps; kernels cannot be timed`);
   }
   const sets: TimedPasses[] = [];
-  setTimestamps(device, (label) => {
+  const log = new Log(device);
+  observeDispatches(device, (dispatch, encoder) => {
     let set = sets.at(-1);
-    if (!set || set.labels.length === PASSES_PER_SET) {
+    if (!set || set.dispatches.length === PASSES_PER_SET) {
       const querySet = device.handle.createQuerySet({ type: "timestamp", count: PASSES_PER_SET * 2 });
-      sets.push(set = { querySet, labels: [] });
+      sets.push(set = { querySet, dispatches: [] });
     }
-    const query = (set.labels.push(label) - 1) * 2;
+    // Rows change from step to step: what a dispatch finds is copied as it runs.
+    const { rows, attention } = dispatch.cost ?? {};
+    const count = rows ? log.copy(encoder, rows.count) : null;
+    const records = attention ? log.copy(encoder, attention.packing.records) : null;
+    const query = (set.dispatches.push({ dispatch, count, records }) - 1) * 2;
     return { querySet: set.querySet, beginningOfPassWriteIndex: query, endOfPassWriteIndex: query + 1 };
   });
   try {
     const result = await work();
-    return { result, times: await readTimes(device, sets) };
+    observeDispatches(device, null);
+    return { result, times: await readTimes(device, { sets, log }) };
   } finally {
-    setTimestamps(device, null);
+    observeDispatches(device, null);
     for (const { querySet } of sets) querySet.destroy();
+    log.destroy();
   }
 }
 
-async function readTimes(device: GpuDevice, sets: readonly TimedPasses[]): Promise<DispatchTime[]> {
+async function readTimes(
+  device: GpuDevice,
+  { sets, log }: { sets: readonly TimedPasses[]; log: Log },
+): Promise<DispatchTime[]> {
   const usage = GPUBufferUsage.QUERY_RESOLVE | GPUBufferUsage.COPY_SRC;
-  const resolved = sets.map(({ labels }) =>
-    device.createBuffer({ size: labels.length * 16, usage, label: "timestamps" })
+  const resolved = sets.map(({ dispatches }) =>
+    device.createBuffer({ size: dispatches.length * 16, usage, label: "timestamps" })
   );
-  const ticks = sets.map(({ labels }) =>
-    createTensor(device, { shape: [labels.length * 4], dtype: "u32", label: "timestamps" })
+  const ticks = sets.map(({ dispatches }) =>
+    createTensor(device, { shape: [dispatches.length * 4], dtype: "u32", label: "timestamps" })
   );
   device.guard("Cannot read timestamps", () => {
     const encoder = device.handle.createCommandEncoder();
-    sets.forEach(({ querySet, labels }, i) => {
-      encoder.resolveQuerySet(querySet, 0, labels.length * 2, resolved[i]!, 0);
-      encoder.copyBufferToBuffer(resolved[i]!, 0, ticks[i]!.buffer, 0, labels.length * 16);
+    sets.forEach(({ querySet, dispatches }, i) => {
+      encoder.resolveQuerySet(querySet, 0, dispatches.length * 2, resolved[i]!, 0);
+      encoder.copyBufferToBuffer(resolved[i]!, 0, ticks[i]!.buffer, 0, dispatches.length * 16);
     });
     device.handle.queue.submit([encoder.finish()]);
   });
   const data = await readTensors(device, ticks);
+  await log.read();
   for (const buffer of resolved) device.destroyBuffer(buffer);
   for (const tensor of ticks) destroyTensor(device, tensor);
-  return sets.flatMap(({ labels }, i) => timesOf(labels, data[i]!));
+  const nanoseconds = data.map(({ buffer }) => new BigUint64Array(buffer));
+  const first = nanoseconds[0]?.[0] ?? 0n;
+  return sets.flatMap(({ dispatches }, set) =>
+    dispatches.map(({ dispatch: { label, part, cost }, ...places }, i): DispatchTime => {
+      const [start, end] = [nanoseconds[set]![i * 2]!, nanoseconds[set]![i * 2 + 1]!];
+      const found = foundRows(log, places);
+      return {
+        label,
+        part,
+        startMilliseconds: Number(start - first) / 1e6,
+        milliseconds: Number(end - start) / 1e6,
+        work: cost && workOf(cost, found),
+        rows: cost?.rows ? found.count : null,
+      };
+    })
+  );
 }
 
-function timesOf(labels: readonly string[], { buffer }: TensorData): DispatchTime[] {
-  const nanoseconds = new BigUint64Array(buffer);
-  return labels.map((label, i) => ({
-    label,
-    milliseconds: Number(nanoseconds[i * 2 + 1]! - nanoseconds[i * 2]!) / 1e6,
-  }));
+function foundRows(log: Log, { count, records }: Omit<ObservedDispatch, "dispatch">): RowsFound {
+  return { count: count ? log.at(count)[0]! : 0, records: records && log.at(records) };
+}
+
+/** A place in the log. */
+interface LogPlace {
+  readonly buffer: number;
+  readonly start: number;
+  readonly length: number;
+}
+
+/** Copies of u32 tensors as they are at moments of a program. */
+class Log {
+  readonly #device: GpuDevice;
+  readonly #tensors: Tensor[] = [];
+  #used = 0;
+  #data: readonly Uint32Array[] = [];
+
+  constructor(device: GpuDevice) {
+    this.#device = device;
+  }
+
+  copy(encoder: GPUCommandEncoder, tensor: Tensor): LogPlace {
+    const length = elementCount(tensor.shape);
+    let to = this.#tensors.at(-1);
+    if (!to || this.#used + length > elementCount(to.shape)) {
+      const shape = [Math.max(LOG_LENGTH, length)];
+      this.#tensors.push(to = createTensor(this.#device, { shape, dtype: "u32", label: "log of rows" }));
+      this.#used = 0;
+    }
+    const place = { buffer: this.#tensors.length - 1, start: this.#used, length };
+    encoder.copyBufferToBuffer(
+      tensor.buffer,
+      tensor.offset,
+      to.buffer,
+      place.start * ELEMENT_BYTES,
+      length * ELEMENT_BYTES,
+    );
+    this.#used += length;
+    return place;
+  }
+
+  /** Reads what has been copied, for `at`. */
+  async read(): Promise<void> {
+    const last = this.#tensors.length - 1;
+    const used = this.#tensors.map((tensor, i) =>
+      i < last ? tensor : viewTensor(tensor, { shape: [this.#used] })
+    );
+    this.#data = await readTensors(this.#device, used) as Uint32Array[];
+  }
+
+  at({ buffer, start, length }: LogPlace): Uint32Array {
+    return this.#data[buffer]!.subarray(start, start + length);
+  }
+
+  destroy(): void {
+    for (const tensor of this.#tensors) destroyTensor(this.#device, tensor);
+    this.#tensors.length = 0;
+  }
 }

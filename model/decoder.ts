@@ -81,6 +81,7 @@ export class Decoder {
     });
     this.#step = new Commands(device, "decoding step");
     const { ids, full: packing, cache } = this.#stepWorkspace;
+    this.#step.mark("embedding");
     nextRows(this.#step, { slots: cache!.slots, ...this.#sampler.state, ids, packing });
     transformerForward(this.#step, { config, weights, workspace: this.#stepWorkspace });
     this.#sampler.record(this.#step, this.#stepWorkspace, { lastRow: false });

@@ -59,6 +59,7 @@ export function optimizerUpdate(
   { layout, settings }: { layout: ParameterLayout; settings: OptimizerSettings },
 ): void {
   const { partials, squares, norm, step } = state;
+  commands.mark("optimizer");
   sumSquares(commands, { values: gradients.flat, partials, out: squares });
   clipNorm(commands, { squares, norm }, { maxNorm: settings.maxGradNorm });
   const groups = [

@@ -60,11 +60,17 @@ function routersOf({ routers, auxiliaryRouters }: ModelWeights, step: number): S
   return { main: routers[step]!, auxiliary: auxiliaryRouters[step] ?? null };
 }
 
+/** How profiles name a step. */
+function stepName(index: number): string {
+  return `recursion ${index + 1}`;
+}
+
 /** Records all steps on the state (state rows, C) and returns the final state. */
 export function recursionForward(commands: Commands, recursion: Recursion, state: Tensor): Tensor {
   const { config, weights, layers, decisions, steps, expert } = recursion;
   if (decisions.kind === "none") {
-    return steps.reduce((x, { block: run, packing }) => {
+    return steps.reduce((x, { block: run, packing }, r) => {
+      commands.mark(stepName(r));
       return layersForward(commands, { x, run }, { context: layers, packing });
     }, state);
   }
@@ -72,6 +78,7 @@ export function recursionForward(commands: Commands, recursion: Recursion, state
   if (decisions.kind === "expert_choice") {
     return steps.reduce((before, step, r) => {
       const selection = decisions.selections[r]!;
+      commands.mark(stepName(r));
       selectForward(commands, { selection, state: before, routers: routersOf(weights, r) }, expert);
       const { gates } = selection;
       return stepForward(commands, { state: before, step, gates }, { recursion, index: r, gating });
@@ -80,12 +87,15 @@ export function recursionForward(commands: Commands, recursion: Recursion, state
   const { decision, exit } = decisions;
   const router = { weights: weights.routers[0]!, bias: weights.routerBias };
   const byPosition = expert.shape.routing === "causal";
+  commands.mark("router");
   depthForward(commands, { decision, state, router }, { config, seed: expert.seed, byPosition });
   const deep = steps.reduce((before, step, r) => {
     // Where the output replaces the state, the gates are not looked at.
     const { gates } = decision;
+    commands.mark(stepName(r));
     return stepForward(commands, { state: before, step, gates }, { recursion, index: r, gating: "replace" });
   }, state);
+  commands.mark("router");
   const { full: packing, gates } = decision;
   scatterRows(commands, { x: state, z: deep, gates, packing, out: exit }, { gating });
   return exit;
@@ -133,6 +143,7 @@ export function recursionBackward(
   if (decisions.kind === "none") {
     for (let r = steps.length - 1; r >= 0; r--) {
       const { block: run, packing } = steps[r]!;
+      commands.mark(`${stepName(r)}, backward`);
       layersBackward(commands, { x: before(r), run, gradients: blocks[r]!, gradState }, {
         context: layers,
         packing,
@@ -144,6 +155,7 @@ export function recursionBackward(
   if (decisions.kind === "expert_choice") {
     for (let r = steps.length - 1; r >= 0; r--) {
       const selection = decisions.selections[r]!;
+      commands.mark(`${stepName(r)}, backward`);
       stepBackward(commands, { ...grads, state: before(r), ...selection }, { recursion, index: r, gating });
       selectBackward(commands, {
         selection,
@@ -156,6 +168,7 @@ export function recursionBackward(
     return;
   }
   const { decision, gradDeep } = decisions;
+  commands.mark("router, backward");
   const { full: packing, gates, gradGates } = decision;
   scatterRowsBackward(commands, {
     x: state,
@@ -167,6 +180,7 @@ export function recursionBackward(
     gradGates,
   }, { gating });
   for (let r = steps.length - 1; r >= 0; r--) {
+    commands.mark(`${stepName(r)}, backward`);
     stepBackward(commands, {
       ...grads,
       gradState: gradDeep,
@@ -175,6 +189,7 @@ export function recursionBackward(
       gradGates: decision.unusedGradGates,
     }, { recursion, index: r, gating: "replace" });
   }
+  commands.mark("router, backward");
   gatherRowsBackward(commands, { gradOut: gradDeep, packing, gradX: gradState });
   depthBackward(commands, {
     decision,

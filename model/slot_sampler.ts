@@ -119,6 +119,7 @@ export class SlotSampler {
     const { cache, logits, full: packing, headPacking: { rows } } = workspace;
     const { slots, depths } = cache!;
     // A prompt's rows all have the slot of the text, so the one row with logits finds it in the first place.
+    commands.mark("sampling");
     sample(commands, { logits, slots, ...this.state }, { rows, vocabSize: this.#config.vocabSize });
     advance(commands, { slots, depths, packing, ...this.state }, { lastRow });
   }

@@ -75,12 +75,16 @@ export function transformerForward(commands: Commands, pass: Pass): Tensor {
   const { first, recursion, last } = partsOf(pass);
   const everyToken = { context, packing: full };
 
+  commands.mark("embedding");
   embedding(commands, { ids, weight: weights.embedding, out: embedded }, { rows: full.rows });
   if (cache) placeRows(commands, cache, { packing: full });
+  commands.mark("first layers");
   const before = layersForward(commands, { x: embedded, run: first }, everyToken);
   const after = recursionForward(commands, recursion, before);
+  commands.mark("last layers");
   const state = layersForward(commands, { x: after, run: last }, everyToken);
 
+  commands.mark("head");
   const { headPacking, headState, normed, rrms, logits } = workspace;
   if (headState) gatherRows(commands, { x: state, packing: headPacking, out: headState });
   const { rows } = headPacking;
@@ -102,6 +106,7 @@ export function transformerLosses(
   const { logits, targets, tokenLosses, losses, headPacking: { rows }, decisions, shape } = workspace;
   const scale = lossScale / rows.maximum;
   const gradientScale = gradient ? scale : null;
+  commands.mark("losses");
   crossEntropy(commands, { logits, targets, losses: tokenLosses }, {
     rows,
     vocabSize: config.vocabSize,
@@ -150,6 +155,7 @@ export function transformerBackward(
   const everyToken = { context, packing: full };
   const layerGradients = layersOf(config, gradients.layers);
 
+  commands.mark("head, backward");
   const gradNormed = context.scratch.branch;
   linearBackwardInput(commands, { gradOut: logits, weight: weights.head, gradX: gradNormed }, { rows });
   linearBackwardWeight(commands, { gradOut: logits, x: normed, gradWeight: gradients.head }, { rows });
@@ -162,6 +168,7 @@ export function transformerBackward(
     gradWeight: gradients.norm,
   }, { rows, accumulate: false });
 
+  commands.mark("last layers, backward");
   const beforeRecursion = first.activations.at(-1)?.out ?? embedded;
   layersBackward(commands, {
     x: stateAfterRecursion(recursion) ?? beforeRecursion,
@@ -177,11 +184,13 @@ export function transformerBackward(
     gradState,
     gradPacked,
   });
+  commands.mark("first layers, backward");
   layersBackward(
     commands,
     { x: embedded, run: first, gradients: layerGradients.first, gradState },
     everyToken,
   );
+  commands.mark("embedding, backward");
   const { tokenOrder: order, tokenStarts: starts } = workspace;
   embeddingBackward(commands, { ids, order, starts, gradOut: gradState, gradWeight: gradients.embedding }, {
     rows,

@@ -8,9 +8,9 @@ import type { Commands } from "../commands.ts";
 import { type Constants, defineKernel, type Kernel } from "../kernel.ts";
 import type { Packing } from "../packing.ts";
 import { linearGrid, rowGrid, type Rows } from "../rows.ts";
-import { checkShape, type Tensor } from "../tensor.ts";
+import { checkShape, ELEMENT_BYTES, type Tensor } from "../tensor.ts";
 import { CACHE_PAGES, PAGE_ROWS } from "./cache_pages.ts";
-import { type AttentionHeads, headConstants, KV_PARTS, kvDtypeOf } from "./attention_heads.ts";
+import { attentionCost, type AttentionHeads, headConstants, KV_PARTS, kvDtypeOf } from "./attention_heads.ts";
 import { hasSubgroupsOfEight, MAX_LOOP_TURNS } from "./row_lanes.ts";
 
 /** Rows of an invocation, keys (or queries) of a turn, and rows of the 8 invocations that share them. */
@@ -89,7 +89,8 @@ export function attention(
     logSumExp: [logSumExp, [rows.maximum, heads]],
   });
   const keys = keysOfBlock({ rows, settings });
-  for (const range of windows({ count: keys, settings, turns: 1 + 2 * (constants.WIDTH + 1) })) {
+  const ranges = windows({ count: keys, settings, turns: 1 + 2 * (constants.WIDTH + 1) });
+  for (const range of ranges) {
     commands.dispatch(kernels.forward, {
       entryPoint: "forward",
       tensors: {
@@ -104,6 +105,14 @@ export function attention(
       settings: range,
       constants,
       grid: rowGrid(rows, { unitsPerGroup: TILE_ROWS * constants.LANES, z: heads }),
+      // Two products: q k^T, and the weights times v.
+      cost: attentionCost({ kv, packing }, settings, {
+        sees: keyRows.kind,
+        products: 2,
+        queryRows: 2,
+        keyRows: 2,
+        part: 1 / ranges.length,
+      }),
     });
   }
 }
@@ -149,6 +158,10 @@ export function attentionBackward(
     tensors: { rows: rows.count, out, grad_out: gradOut, delta },
     constants,
     grid: rowGrid(rows, { unitsPerRow: heads, unitsPerGroup: LANES }),
+    cost: {
+      rows,
+      perRow: { flops: 2 * heads * headDim, bytes: 2 * heads * headDim * ELEMENT_BYTES },
+    },
   });
   const inputs = {
     rows: rows.count,
@@ -160,19 +173,31 @@ export function attentionBackward(
     delta,
   };
   const keysSeen = keysOfBlock({ rows, settings });
-  for (const range of windows({ count: keysSeen, settings, turns: 1 + 3 * (WIDTH + 1) })) {
+  const keyRanges = windows({ count: keysSeen, settings, turns: 1 + 3 * (WIDTH + 1) });
+  for (const range of keyRanges) {
     commands.dispatch(kernels.backward, {
       entryPoint: "backward_queries",
       tensors: { ...inputs, grad_q: gradQ },
       settings: range,
       constants,
       grid: rowGrid(rows, { unitsPerGroup: TILE_ROWS * LANES, z: heads }),
+      // Scores again, gradOut v^T, and the scores' gradient times k.
+      cost: attentionCost({ kv, packing }, settings, {
+        sees: keys.kind,
+        products: 3,
+        queryRows: 3,
+        keyRows: 2,
+        part: 1 / keyRanges.length,
+      }),
     });
   }
   const queries = keyRows > 0 ? rows.maximum : keysSeen;
-  for (
-    const range of windows({ count: queries, settings, turns: (heads / kvHeads) * (1 + 3 * (WIDTH + 1)) })
-  ) {
+  const queryRanges = windows({
+    count: queries,
+    settings,
+    turns: (heads / kvHeads) * (1 + 3 * (WIDTH + 1)),
+  });
+  for (const range of queryRanges) {
     const grid = { unitsPerGroup: TILE_ROWS * LANES, z: kvHeads };
     commands.dispatch(kernels.backward, {
       entryPoint: "backward_keys",
@@ -187,6 +212,14 @@ export function attentionBackward(
       grid: keyRows > 0
         ? linearGrid(Math.ceil(keyRows / grid.unitsPerGroup), { z: grid.z })
         : rowGrid(rows, grid),
+      // Scores again, gradOut v^T, the scores' gradient times q, and the weights times gradOut.
+      cost: attentionCost({ kv, packing }, settings, {
+        sees: keys.kind,
+        products: 4,
+        queryRows: 2,
+        keyRows: accumulate ? 6 : 4,
+        part: 1 / queryRanges.length,
+      }),
     });
   }
 }

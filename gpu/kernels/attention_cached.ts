@@ -10,7 +10,14 @@ import type { Packing } from "../packing.ts";
 import { rowGrid } from "../rows.ts";
 import { checkShape, type Tensor } from "../tensor.ts";
 import { CACHE_PAGES, PAGE_ROWS, type PagedKeys } from "./cache_pages.ts";
-import { type AttentionHeads, headConstants, KV_PARTS, type KvDtype, kvDtypeOf } from "./attention_heads.ts";
+import {
+  attentionCost,
+  type AttentionHeads,
+  headConstants,
+  KV_PARTS,
+  type KvDtype,
+  kvDtypeOf,
+} from "./attention_heads.ts";
 import { hasSubgroupsOfEight, MAX_LOOP_TURNS } from "./row_lanes.ts";
 
 const SEPARATE = kvVariants({
@@ -72,6 +79,7 @@ export function attentionCached(
     tensors: { rows: rows.count, packing: records, pages, q, kv, out },
     constants: { ...shape, PAGE_ROWS, ROWS: 1, ...lanes },
     grid: rowGrid(rows, { unitsPerGroup: 1, z: heads }),
+    cost: attentionCost({ kv, packing }, settings, { sees: "cache", products: 2, queryRows: 2, keyRows: 2 }),
   });
 }
 

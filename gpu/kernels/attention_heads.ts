@@ -1,8 +1,10 @@
 /** What every attention kernel needs to know of its heads, and of the form of keys and values. */
 import attentionKvCode from "./attention_kv.wgsl" with { type: "text" };
 import attentionKvF16Code from "./attention_kv_f16.wgsl" with { type: "text" };
+import type { AttentionCost, DispatchCost } from "../cost.ts";
 import type { Constants } from "../kernel.ts";
-import type { Tensor } from "../tensor.ts";
+import type { Packing } from "../packing.ts";
+import { ELEMENT_BYTES, type Tensor } from "../tensor.ts";
 
 /** How keys and values are stored: as f32, or two f16 numbers to a u32, the first in its low half. */
 export const KV_DTYPES = ["f32", "f16"] as const;
@@ -42,6 +44,36 @@ export function fusedLayout(
   { heads, kvHeads, headDim }: Omit<AttentionHeads, "layout">,
 ): AttentionLayout {
   return { kOffset: heads * headDim, vOffset: (heads + kvHeads) * headDim };
+}
+
+/** Parts of an attention kernel's work. */
+export interface AttentionWork {
+  readonly sees: AttentionCost["sees"];
+  /** Products over a head's dimension for each pair of a row and a key that it sees. */
+  readonly products: number;
+  /** Rows of all query heads, for each packed row, and of all key/value heads, for each key, that pass the bus. */
+  readonly queryRows: number;
+  readonly keyRows: number;
+  /** Of the keys that the dispatch does; all of them unless told. */
+  readonly part?: number;
+}
+
+/** The cost of an attention kernel for the rows of `packing`. */
+export function attentionCost(
+  { kv, packing }: { kv: Tensor; packing: Packing },
+  { heads, kvHeads, headDim }: AttentionHeads,
+  { sees, products, queryRows, keyRows, part = 1 }: AttentionWork,
+): DispatchCost {
+  return {
+    rows: packing.rows,
+    perRow: { bytes: queryRows * heads * headDim * ELEMENT_BYTES * part },
+    attention: {
+      packing,
+      sees,
+      flopsPerPair: 2 * products * heads * headDim * part,
+      bytesPerKey: keyRows * kvHeads * headDim * (ELEMENT_BYTES / KV_PER_ELEMENT[kvDtypeOf(kv)]) * part,
+    },
+  };
 }
 
 /**

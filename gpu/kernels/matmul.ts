@@ -3,11 +3,12 @@ import matmulTiledCode from "./matmul_tiled.wgsl" with { type: "text" };
 import packedQuadsCode from "./packed_quads.wgsl" with { type: "text" };
 import packedWeightsCode from "./packed_weights.wgsl" with { type: "text" };
 import type { Commands } from "../commands.ts";
+import type { DispatchCost } from "../cost.ts";
 import type { GpuDevice } from "../device.ts";
 import { defineKernel, type Kernel } from "../kernel.ts";
-import { BLOCK_LENGTH, isPacked, type Matrix, matrixTensor } from "../packed_matrix.ts";
+import { BLOCK_LENGTH, isPacked, type Matrix, matrixBytes, matrixTensor } from "../packed_matrix.ts";
 import { rowGrid, type Rows } from "../rows.ts";
-import type { Tensor } from "../tensor.ts";
+import { ELEMENT_BYTES, type Tensor } from "../tensor.ts";
 import { hasSubgroupsOfEight, MAX_LOOP_TURNS } from "./row_lanes.ts";
 import { formatConstant } from "./weight_format.ts";
 
@@ -117,6 +118,31 @@ export function matmul(
       grid: countsDepth
         ? [Math.ceil(rows / tileRows), 1, z]
         : rowGrid(counted.rows, { unitsPerGroup: tileRows, z }),
+      cost: productCost({ b }, settings, {
+        part: (Math.min(depth, start + window) - start) / Math.max(1, depth),
+        accumulates: accumulate || start > 0,
+      }),
     });
   }
+}
+
+/** The cost of a dispatch that does some part of the depth. */
+function productCost(
+  { b }: { b: Matrix },
+  { rows, columns, depth, counted }: MatmulSettings,
+  { part, accumulates }: { part: number; accumulates: boolean },
+): DispatchCost {
+  const outBytes = ELEMENT_BYTES * (accumulates ? 2 : 1);
+  if (counted.dimension === "depth") {
+    return {
+      rows: counted.rows,
+      fixed: { bytes: rows * columns * outBytes },
+      perRow: { flops: 2 * rows * columns * part, bytes: (rows + columns) * ELEMENT_BYTES * part },
+    };
+  }
+  return {
+    rows: counted.rows,
+    fixed: { bytes: (isPacked(b) ? matrixBytes(b) : columns * depth * ELEMENT_BYTES) * part },
+    perRow: { flops: 2 * columns * depth * part, bytes: depth * ELEMENT_BYTES * part + columns * outBytes },
+  };
 }

@@ -7,9 +7,9 @@ import packedWeightsCode from "./packed_weights.wgsl" with { type: "text" };
 import vectorRowsCode from "./vector_rows.wgsl" with { type: "text" };
 import type { Commands } from "../commands.ts";
 import { defineKernel, type Kernel } from "../kernel.ts";
-import { isPacked, type Matrix, matrixTensor, PANEL_ROWS } from "../packed_matrix.ts";
+import { isPacked, type Matrix, matrixBytes, matrixTensor, PANEL_ROWS } from "../packed_matrix.ts";
 import { rowGrid, type Rows } from "../rows.ts";
-import { checkShape, type Tensor } from "../tensor.ts";
+import { checkShape, ELEMENT_BYTES, type Tensor } from "../tensor.ts";
 import { hasSubgroupsOfEight, MAX_LOOP_TURNS } from "./row_lanes.ts";
 import { formatConstant } from "./weight_format.ts";
 
@@ -122,5 +122,14 @@ export function matmulVector(
       ...(isPacked(weight) && formatConstant(weight)),
     },
     grid: rowGrid(rows, { unitsPerGroup: tileRows, z: Math.ceil(columns / variant.columns) }),
+    cost: {
+      rows,
+      fixed: { bytes: matrixBytes(weight) },
+      perRow: {
+        flops: 2 * columns * depth,
+        bytes: ELEMENT_BYTES *
+          ((input.kind === "swiglu" ? 2 : 1) * depth + (residual === null ? 1 : 2) * columns),
+      },
+    },
   });
 }

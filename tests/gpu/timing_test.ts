@@ -1,11 +1,14 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
-import { blank, gpuTest, upload } from "../support/device.ts";
+import { blank, gpuTest, upload, uploadIndices } from "../support/device.ts";
 import { caseRows } from "../support/row_cases.ts";
 import { Commands, submit } from "../../gpu/commands.ts";
 import { GpuDevice } from "../../gpu/device.ts";
 import { add } from "../../gpu/kernels/add.ts";
+import { matmulVector } from "../../gpu/kernels/matmul_vector.ts";
+import { rmsNorm } from "../../gpu/kernels/rms_norm.ts";
 import { sum } from "../../gpu/kernels/sum.ts";
 import { readTensor } from "../../gpu/readback.ts";
+import { dynamicRows } from "../../gpu/rows.ts";
 import { type DispatchTime, timeWork } from "../../gpu/timing.ts";
 
 /** Times programs that are submitted together. */
@@ -33,6 +36,45 @@ gpuTest("timeWork gives each dispatch of all programs its time", async (device) 
   assert(staged >= before);
   assertEquals(device.memory.live, staged);
 });
+
+gpuTest(
+  "timeWork says when each dispatch ran, for what part, and its work for the rows that it found",
+  async (device) => {
+    const count = uploadIndices(device, [3]);
+    const rows = dynamicRows(device, { count, maximum: 8 });
+    const [x, weight] = [blank(device, [8, 4], 1), blank(device, [4], 1)];
+    const [normed, rrms, out] = [blank(device, [8, 4]), blank(device, [8]), blank(device, [8, 4])];
+    const commands = new Commands(device, "parts");
+    rows.indirect!.record(commands, count);
+    commands.mark("norm");
+    rmsNorm(commands, { x, weight, out: normed, rrms }, { rows, eps: 1e-5 });
+    commands.mark("product");
+    matmulVector(commands, { x, weight: blank(device, [4, 4], 1), residual: null, out }, { rows });
+    const fewer = new Commands(device, "fewer rows");
+    fewer.copy(uploadIndices(device, [1]), count);
+    const times = await timeDispatches(device, [commands, fewer, commands]);
+    assertEquals(times.map(({ part }) => part), ["", "norm", "product", "", "norm", "product"]);
+    assertEquals(times.map(({ rows }) => rows), [null, 3, 3, null, 1, 1]);
+    // A norm reads and writes four numbers of a row; the product reads 16 weights, and two times four numbers of a row.
+    const [norm, product] = [16 * 2, 2 * 16];
+    assertEquals(times.map(({ work }) => work?.bytes), [
+      undefined,
+      3 * norm,
+      64 + 3 * product,
+      undefined,
+      norm,
+      64 + product,
+    ]);
+    assertEquals(times[2]!.work!.flops, 3 * 2 * 16);
+    assertEquals(times[0]!.startMilliseconds, 0);
+    for (const [i, { startMilliseconds, milliseconds }] of times.slice(0, -1).entries()) {
+      assert(
+        times[i + 1]!.startMilliseconds >= startMilliseconds + milliseconds - 1e-6,
+        `dispatch ${i} overlaps`,
+      );
+    }
+  },
+);
 
 gpuTest("timeWork goes beyond one set of timestamps", async (device) => {
   const rows = caseRows(device, { count: 1, maximum: 1 });
