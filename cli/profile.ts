@@ -1,7 +1,10 @@
 import { Command, ValidationError } from "@cliffy/command";
+import { dirname } from "@std/path";
+import { measureCeilings } from "../gpu/ceilings.ts";
 import type { GpuDevice } from "../gpu/device.ts";
 import { readbackMode } from "../gpu/readback.ts";
 import { openCheckpoint } from "../model/files/checkpoint_source.ts";
+import { writeText } from "../model/files/whole_file.ts";
 import { ConfigError, type ModelConfig } from "../model/config.ts";
 import type { MatrixChoice } from "../model/load_weights.ts";
 import type { ModelWeights } from "../model/model_weights.ts";
@@ -11,7 +14,9 @@ import { profileInference, type ProfileOptions, profileTraining } from "../model
 import { allocateTraining, type StepShape, type TrainingBuffers } from "../model/training.ts";
 import { initializeWeights, loadParameters } from "../model/weights.ts";
 import { DTYPE_HELP, matrixChoice } from "./dtype_flags.ts";
-import { type ProfileReport, reportJson, reportText } from "./profile_report.ts";
+import { type ProfileReport, reportJson } from "./profile_report.ts";
+import { reportCsv, reportMarkdown, reportText } from "./profile_tables.ts";
+import { reportTrace } from "./profile_trace.ts";
 import { openProgress } from "./progress.ts";
 import { configOf, loadWeights, openNamedDevice } from "./session.ts";
 import { openTerminal, type Terminal } from "./terminal.ts";
@@ -26,6 +31,10 @@ interface ProfileFlags {
   readonly seed: number;
   readonly dtype?: string | undefined;
   readonly json?: boolean | undefined;
+  readonly csv?: boolean | undefined;
+  readonly markdown?: boolean | undefined;
+  readonly trace?: string | undefined;
+  readonly html?: string | undefined;
   readonly quiet?: boolean | undefined;
 }
 
@@ -57,6 +66,13 @@ export function profileCommand(): Command<any> {
     .option("--seed <n:integer>", "Seed of the tokens, and of a preset's weights.", { default: 1 })
     .option("--dtype <format:string>", DTYPE_HELP)
     .option("--json", "Print one JSON object.")
+    .option("--csv", "Print comma-separated values, a line for each kernel and part.")
+    .option("--markdown", "Print tables in Markdown.")
+    .option(
+      "--trace <file:string>",
+      "Write a timeline that Perfetto (ui.perfetto.dev) and chrome://tracing open.",
+    )
+    .option("--html <file:string>", "Write a page with rooflines, timelines and all tables.")
     .example("A preset's inference", "mor profile 135m-mor3 -p 128 -n 16")
     .example("With training", "mor profile my-model --train --batch-size 8")
     .action((flags: ProfileFlags, model: string) => run(flags, model));
@@ -64,11 +80,15 @@ export function profileCommand(): Command<any> {
 
 async function run(flags: ProfileFlags, model: string): Promise<void> {
   checkFlags(flags);
+  const form = reportForm(flags);
   const choice = matrixChoice(flags.dtype);
   if (choice !== "auto" && choice !== "f32" && (flags.train || isPreset(model))) {
     throw new ValidationError(
       `--dtype is "${choice}", wanted f32: a preset's random weights, and weights in training, are f32`,
     );
+  }
+  for (const path of [flags.trace, flags.html]) {
+    if (path !== undefined) await Deno.mkdir(dirname(path), { recursive: true });
   }
   const terminal = openTerminal(flags);
   const config = await configOf(model);
@@ -79,6 +99,7 @@ async function run(flags: ProfileFlags, model: string): Promise<void> {
   const training = shape && allocateTraining(device, { config, shape, evaluationSequences: 0 });
   const weights = await weightsOf(device, { model, config, training, choice, flags, terminal });
   const { tokens: steps, repeats, seed } = flags;
+  const ceilings = device.features.has("timestamp-query") ? await measureCeilings(device) : null;
   const inference = await measure(flags, {
     terminal,
     what: "prompt and decoding steps",
@@ -94,6 +115,7 @@ async function run(flags: ProfileFlags, model: string): Promise<void> {
   const report: ProfileReport = {
     adapter: device.info,
     readback: readbackMode(device)!,
+    ceilings,
     model,
     hasRandomWeights: isPreset(model),
     seed,
@@ -103,7 +125,42 @@ async function run(flags: ProfileFlags, model: string): Promise<void> {
     inference,
     training: profile && { ...shape!, profile },
   };
-  terminal.out(flags.json ? JSON.stringify(reportJson(report)) + "\n" : reportText(report));
+  // First what the user is there to see; a file that cannot be written is an error after it.
+  terminal.out(FORMS[form](report));
+  await writeFiles(flags, { report, terminal });
+}
+
+const FORMS = {
+  text: reportText,
+  json: (report: ProfileReport) => JSON.stringify(reportJson(report)) + "\n",
+  csv: reportCsv,
+  markdown: reportMarkdown,
+} as const;
+
+function reportForm({ json, csv, markdown }: ProfileFlags): keyof typeof FORMS {
+  const wanted = Object.entries({ json, csv, markdown }).filter(([, isWanted]) => isWanted);
+  if (wanted.length > 1) {
+    throw new ValidationError(
+      `${wanted.map(([name]) => `--${name}`).join(" and ")} exclude each other; give one`,
+    );
+  }
+  return (wanted[0]?.[0] ?? "text") as keyof typeof FORMS;
+}
+
+async function writeFiles(
+  { trace, html }: ProfileFlags,
+  { report, terminal }: { report: ProfileReport; terminal: Terminal },
+): Promise<void> {
+  if (trace !== undefined) {
+    await writeText(trace, JSON.stringify(reportTrace(report)) + "\n");
+    terminal.note(`timeline: ${trace}`);
+  }
+  if (html !== undefined) {
+    // The plotting library is large: other commands start without it.
+    const { reportHtml } = await import("./profile_html.ts");
+    await writeText(html, reportHtml(report));
+    terminal.note(`page: ${html}`);
+  }
 }
 
 function checkFlags({ promptTokens, tokens, train, batchSize, sequenceLength, repeats }: ProfileFlags): void {

@@ -4,7 +4,7 @@ import type { KvDtype } from "../gpu/kernels/attention_heads.ts";
 import { formatBytes } from "../gpu/memory.ts";
 import { TICK_PARTS, type TickTime } from "../model/batching/throughput.ts";
 import type { SystemThroughput, ThroughputComparison } from "../model/batching/throughput_comparison.ts";
-import { median } from "../model/profile.ts";
+import { median } from "../model/statistics.ts";
 import { table } from "./table.ts";
 
 export interface ThroughputReport {

@@ -6,38 +6,41 @@ import { setImmediate } from "node:timers";
 import type { GpuDevice } from "../gpu/device.ts";
 import { type DispatchTime, timeWork } from "../gpu/timing.ts";
 import type { ModelConfig } from "./config.ts";
-import { stepsPerRead } from "./slot_sampler.ts";
-import { Decoder } from "./decoder.ts";
-import { DEFAULT_OPTIMIZER } from "./optimizer.ts";
 import type { ModelWeights } from "./model_weights.ts";
-import { uniform } from "./random.ts";
-import { DEFAULT_SAMPLING } from "./sampling.ts";
-import { type StepShape, type TrainingBuffers, TrainingPrograms } from "./training.ts";
-
-/** A kernel's part of a piece of work. */
-export interface KernelTime {
-  /** `file entry_point`. */
-  readonly label: string;
-  readonly calls: number;
-  /** All calls together, on the GPU; the median of the repeats. */
-  readonly milliseconds: number;
-  /** Part of the time of all kernels, 0 to 1. */
-  readonly share: number;
-}
+import {
+  type DepthTime,
+  depthTimes,
+  type KernelTime,
+  kernelTimes,
+  type PartTime,
+  partTimes,
+} from "./profile_times.ts";
+import { mean, median } from "./statistics.ts";
+import type { StepShape, TrainingBuffers } from "./training.ts";
+import { InferenceWork, trainingWork, type Work } from "./work.ts";
 
 /** A piece of work, measured. */
 export interface Profile {
   /** Tokens that it runs. */
   readonly tokens: number;
-  /** By the clock, without timestamps; the median of the repeats. */
+  /** By the clock, without timestamps, in each repeat. */
+  readonly samples: readonly number[];
+  /** The median of the samples. */
   readonly wallMilliseconds: number;
-  /** The longest first; null where the adapter grants no timestamps. */
-  readonly kernels: readonly KernelTime[] | null;
+  /** What the first run took longer than the median, whole: drivers compile when a kernel first runs. */
+  readonly firstRunMilliseconds: number;
+  /** Null where the adapter grants no timestamps. */
+  readonly gpu: GpuProfile | null;
 }
 
-/** Sum of the times of dispatches or kernels. */
-export function totalMilliseconds(times: readonly { readonly milliseconds: number }[]): number {
-  return times.reduce((sum, { milliseconds }) => sum + milliseconds, 0);
+/** Where a piece of work spends its time on the GPU. */
+export interface GpuProfile {
+  /** The longest first. */
+  readonly kernels: readonly KernelTime[];
+  /** In the order in which they run. */
+  readonly parts: readonly PartTime[];
+  /** Dispatches of the last repeat, one after the other: of several pieces of work where it was done as such. */
+  readonly timeline: readonly DispatchTime[];
 }
 
 /** How often to measure, and what to tell after each repeat. */
@@ -52,8 +55,17 @@ export interface InferenceProfile {
   readonly prefill: Profile;
   /** One token: the mean of the steps. */
   readonly decode: Profile;
+  /** Recording both, and compiling what the driver compiles then. */
+  readonly recordMilliseconds: number;
   /** Recursion steps that the tokens of the decoding steps ran, on average; null without recursion. */
   readonly meanDepth: number | null;
+  /** Decoding steps by the depth of their token; null without recursion or timestamps. */
+  readonly depths: readonly DepthTime[] | null;
+}
+
+/** A training step, measured. */
+export interface TrainingProfile extends Profile {
+  readonly recordMilliseconds: number;
 }
 
 /**
@@ -67,65 +79,37 @@ export async function profileInference(
   { promptTokens, steps, ...options }: ProfileOptions & { promptTokens: number; steps: number },
 ): Promise<InferenceProfile> {
   const { seed } = options;
-  const capacity = promptTokens + steps;
-  using decoder = new Decoder(device, { config, weights, slots: 1, capacity });
-  const prompt = Array.from(randomTokens(config, { seed, count: promptTokens }));
-  let depths = 0;
-  async function decode(): Promise<void> {
-    depths = 0;
-    // As generation does: where a read takes the runtime's 10 ms, several steps share one.
-    const together = stepsPerRead(device);
-    for (let done = 0; done < steps; done += together) {
-      const tokens = await decoder.step([0], { count: Math.min(together, steps - done) });
-      for (const [token] of tokens) depths += token!.depth;
-    }
-  }
-  const [prefill, step] = await measure(device, [
-    {
-      work: () => decoder.start(0, { prompt, sampling: { ...DEFAULT_SAMPLING, seed } }),
-      parts: 1,
-      tokens: promptTokens,
-    },
-    { work: decode, parts: steps, tokens: 1 },
-  ], options);
-  return { prefill: prefill!, decode: step!, meanDepth: config.recursion ? depths / steps : null };
+  const start = performance.now();
+  using inference = new InferenceWork(device, { config, weights }, { promptTokens, steps, seed });
+  const recordMilliseconds = performance.now() - start;
+  const [prefill, decode] = await measure(device, [inference.prefill, inference.decode], options);
+  const { depths } = inference;
+  return {
+    prefill: prefill!.profile,
+    decode: decode!.profile,
+    recordMilliseconds,
+    meanDepth: depths && mean(depths),
+    depths: depths && decode!.repeats.length > 0 ? depthTimes({ repeats: decode!.repeats, depths }) : null,
+  };
 }
 
 /** Measures a training step on a random batch. Its learning rate is 0, so that every repeat does the same. */
 export async function profileTraining(
   device: GpuDevice,
-  { config, buffers }: { config: ModelConfig; buffers: TrainingBuffers },
+  model: { config: ModelConfig; buffers: TrainingBuffers },
   { shape, ...options }: ProfileOptions & { shape: StepShape },
-): Promise<Profile> {
-  const { seed } = options;
-  const programs = new TrainingPrograms(device, { config, shape, buffers, settings: DEFAULT_OPTIMIZER });
-  const count = shape.batchSize * shape.sequenceLength;
-  const batches = Array.from({ length: shape.gradientAccumulation }, (_, i) => {
-    const tokens = randomTokens(config, { seed: seed + i, count: count * 2 });
-    return { ids: tokens.slice(0, count), targets: tokens.slice(count) };
-  });
-  const [step] = await measure(device, [{
-    work: () => programs.step(batches, { learningRate: 0, step: 0, seed }),
-    parts: 1,
-    tokens: count * batches.length,
-  }], options);
-  return step!;
+): Promise<TrainingProfile> {
+  const start = performance.now();
+  const work = trainingWork(device, model, { shape, seed: options.seed });
+  const recordMilliseconds = performance.now() - start;
+  const [step] = await measure(device, [work], options);
+  return { ...step!.profile, recordMilliseconds };
 }
 
-function randomTokens(
-  { vocabSize }: ModelConfig,
-  { seed, count }: { seed: number; count: number },
-): Uint32Array<ArrayBuffer> {
-  const next = uniform(seed, "profile");
-  return Uint32Array.from({ length: count }, () => Math.floor(next() * vocabSize));
-}
-
-/** Work of some equal parts, one of which is reported. */
-interface Work {
-  readonly work: () => Promise<unknown>;
-  readonly parts: number;
-  /** Of one part. */
-  readonly tokens: number;
+/** A work's profile, and the dispatches of all repeats: none without timestamps. */
+interface Measured {
+  readonly profile: Profile;
+  readonly repeats: readonly (readonly DispatchTime[])[];
 }
 
 /** Does the works in their order, first to compile the kernels, then for each repeat by the clock and by timestamps. */
@@ -133,15 +117,11 @@ async function measure(
   device: GpuDevice,
   works: readonly Work[],
   { repeats, onRepeat }: ProfileOptions,
-): Promise<Profile[]> {
-  const runs = works.map(() => ({ wall: [] as number[], dispatches: [] as DispatchTime[][] }));
-  for (const { work } of works) await work();
+): Promise<Measured[]> {
+  const runs = works.map(() => ({ first: 0, wall: [] as number[], dispatches: [] as DispatchTime[][] }));
+  for (const [i, { work }] of works.entries()) runs[i]!.first = await clock(work);
   for (let repeat = 0; repeat < repeats; repeat++) {
-    for (const [i, { work }] of works.entries()) {
-      const start = performance.now();
-      await work();
-      runs[i]!.wall.push(performance.now() - start);
-    }
+    for (const [i, { work, parts }] of works.entries()) runs[i]!.wall.push(await clock(work) / parts);
     if (device.features.has("timestamp-query")) {
       for (const [i, { work }] of works.entries()) {
         runs[i]!.dispatches.push((await timeWork(device, work)).times);
@@ -151,29 +131,26 @@ async function measure(
     // Reading back blocks the event loop: let signals and timers through.
     await new Promise((resolve) => setImmediate(resolve));
   }
-  return works.map(({ parts, tokens }, i) => ({
-    tokens,
-    wallMilliseconds: median(runs[i]!.wall) / parts,
-    kernels: runs[i]!.dispatches.length > 0 ? kernelTimes(runs[i]!.dispatches, { parts }) : null,
-  }));
-}
-
-/** Times by kernel from those of all dispatches in some repeats of the same work. */
-function kernelTimes(repeats: readonly DispatchTime[][], { parts }: { parts: number }): KernelTime[] {
-  const groups = repeats.map((dispatches) => Map.groupBy(dispatches, ({ label }) => label));
-  const kernels = Array.from(groups[0]!, ([label, { length: calls }]) => {
-    const sums = groups.map((group) => totalMilliseconds(group.get(label)!));
-    return { label, calls: calls / parts, milliseconds: median(sums) / parts };
+  return works.map(({ parts, tokens }, i) => {
+    const { first, wall, dispatches } = runs[i]!;
+    const wallMilliseconds = median(wall);
+    const measured = { repeats: dispatches, pieces: parts };
+    const gpu = dispatches.length === 0 ? null : {
+      kernels: kernelTimes(measured),
+      parts: partTimes(measured),
+      timeline: dispatches.at(-1)!,
+    };
+    const firstRunMilliseconds = first - wallMilliseconds * parts;
+    return {
+      profile: { tokens, samples: wall, wallMilliseconds, firstRunMilliseconds, gpu },
+      repeats: dispatches,
+    };
   });
-  const total = totalMilliseconds(kernels);
-  return kernels
-    .map((kernel) => ({ ...kernel, share: kernel.milliseconds / total }))
-    .toSorted((a, b) => b.milliseconds - a.milliseconds);
 }
 
-/** The middle of some values, or of the two in the middle. */
-export function median(values: readonly number[]): number {
-  const sorted = values.toSorted((a, b) => a - b);
-  const middle = sorted.length >> 1;
-  return sorted.length % 2 === 1 ? sorted[middle]! : (sorted[middle - 1]! + sorted[middle]!) / 2;
+/** Milliseconds that something takes. */
+async function clock(work: () => Promise<unknown>): Promise<number> {
+  const start = performance.now();
+  await work();
+  return performance.now() - start;
 }

@@ -25,6 +25,7 @@ export class SeenTokens {
     this.#slots = u32("seen slots");
     this.#rows = staticRows(allocator, rows);
     this.#commands = new Commands(device, "seen tokens");
+    this.#commands.mark("sampling");
     markSeen(this.#commands, { ids: this.#ids, slots: this.#slots, seen }, { rows: this.#rows });
   }
 

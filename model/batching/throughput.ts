@@ -7,7 +7,7 @@ import type { KvDtype } from "../../gpu/kernels/attention_heads.ts";
 import { timeWork } from "../../gpu/timing.ts";
 import type { ModelConfig } from "../config.ts";
 import type { ModelWeights } from "../model_weights.ts";
-import { totalMilliseconds } from "../profile.ts";
+import { totalMilliseconds } from "../profile_times.ts";
 import { uniform } from "../random.ts";
 import { DEFAULT_SAMPLING } from "../sampling.ts";
 import { BatchEngine } from "./batch_engine.ts";

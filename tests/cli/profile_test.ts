@@ -1,15 +1,38 @@
 /** `mor profile` from end to end; what it measures is checked in tests/model/profile_test.ts. */
 import { assert, assertAlmostEquals, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
-import { fromFileUrl } from "@std/path";
-import { type ProfileReport, reportJson, reportText } from "../../cli/profile_report.ts";
+import { fromFileUrl, join } from "@std/path";
 import { assertFails, folderTest, morDone } from "../support/program.ts";
 import { smallRun } from "../support/small_run.ts";
 
 const SMALL = ["-p", "5", "-n", "2", "--repeats", "1"];
 const SMALL_STEP = ["--train", "--batch-size", "2", "--sequence-length", "8"];
 
-const FIELDS = ["tokens", "tokens_per_second", "wall_milliseconds"];
-const KERNEL_FIELDS = ["kernel_milliseconds", "kernels_of_wall", "kernels"];
+const FIELDS = [
+  "test",
+  "tokens",
+  "tokens_per_second",
+  "tokens_per_second_mean",
+  "tokens_per_second_sd",
+  "wall_milliseconds",
+  "wall_milliseconds_samples",
+  "first_run_milliseconds",
+  "kernel_milliseconds",
+  "kernels_of_wall",
+  "outside_kernels_milliseconds",
+  "kernels",
+  "parts",
+];
+
+/** A kernel or a part of the model. */
+interface Row {
+  readonly label?: string;
+  readonly part?: string;
+  readonly calls: number;
+  readonly milliseconds: number;
+  readonly share: number;
+  readonly flops: number;
+  readonly gflops_per_second: number;
+}
 
 /** A section of what `mor profile --json` prints. */
 interface Section {
@@ -18,7 +41,9 @@ interface Section {
   readonly wall_milliseconds: number;
   readonly kernel_milliseconds: number;
   readonly kernels_of_wall: number;
-  readonly kernels: readonly { label: string; calls: number; milliseconds: number; share: number }[];
+  readonly outside_kernels_milliseconds: number;
+  readonly kernels: readonly Row[];
+  readonly parts: readonly Row[];
 }
 
 function assertSection(section: Section): void {
@@ -27,8 +52,19 @@ function assertSection(section: Section): void {
   assertAlmostEquals(sum, kernels.reduce((total, { milliseconds }) => total + milliseconds, 0), 1e-9);
   assertAlmostEquals(section.kernels_of_wall, sum / wall, 1e-9);
   assert(
-    kernels.every(({ label, calls }) => /^\w+ \w+$/.test(label) && Number.isInteger(calls) && calls > 0),
+    kernels.every(({ label, calls }) => /^\w+ \w+$/.test(label!) && Number.isInteger(calls) && calls > 0),
   );
+  // The rows are the whole step.
+  assertAlmostEquals(sum + section.outside_kernels_milliseconds, wall, 1e-9);
+  const total = (rows: readonly Row[], of: (row: Row) => number): number =>
+    rows.reduce((sum, row) => sum + of(row), 0);
+  assertAlmostEquals(total(kernels, ({ share }) => share), sum / wall, 1e-9);
+  for (const field of [({ calls }: Row) => calls, ({ flops }: Row) => flops]) {
+    assertAlmostEquals(total(section.parts, field), total(kernels, field), 1e-6);
+  }
+  for (const { flops, milliseconds, gflops_per_second: rate } of kernels) {
+    if (milliseconds > 0) assertAlmostEquals(rate, flops / milliseconds / 1e6, 1e-9);
+  }
 }
 
 Deno.test("profile shows a table for the prompt, the decoding step and, if asked, the training step", async () => {
@@ -41,13 +77,21 @@ Deno.test("profile shows a table for the prompt, the decoding step and, if asked
   for (const part of ["adapter   ", "; readback ", "tiny, random weights; seed 1", ...headings]) {
     assertStringIncludes(stdout, part);
   }
-  assertEquals(stdout.match(/^ {2}kernel +calls +ms +share$/gm)!.length, 3, stdout);
-  assertEquals(
-    stdout.match(/^ {2}sum, [\d.]+ % of the wall time +\d+ +[\d.]+ +100\.0 %$/gm)!.length,
-    3,
-    stdout,
-  );
-  assertMatch(stdout, /^ {2}adamw update +2 +\d+\.\d{3} +\d+\.\d %$/m);
+  const rates = "GFLOP/s +GB/s +of ceiling";
+  for (
+    const [head, count] of [[`kernel +calls +ms +share +${rates}`, 3], [
+      `part +calls +ms +share +${rates} +rows`,
+      3,
+    ], ["depth +steps +ms in kernels", 1]] as const
+  ) {
+    assertEquals(stdout.match(new RegExp(`^ {2}${head}$`, "gm"))!.length, count, stdout);
+  }
+  for (const test of ["pp5", "tg2", "train 2x8"]) {
+    assertMatch(stdout, new RegExp(`^${test} +[\\d.]+ ± 0\\.000 +[\\d.]+ ± 0\\.0$`, "m"));
+  }
+  assertEquals(stdout.match(/^ {2}wall time +\d+\.\d{3} +100\.0 %/gm)!.length, 3, stdout);
+  assertMatch(stdout, /^ {2}adamw update +2 +\d+\.\d{3} +\d+\.\d % +[\d.]+ +[\d.]+ +[\d.]+ %$/m);
+  assertMatch(stdout, /^ {2}recursion 2, backward +\d+/m);
   for (const part of ["adapter: ", "seed: 1"]) assertStringIncludes(stderr, part);
   const { stdout: short } = await morDone(["profile", "tiny-vanilla", ...SMALL, "--quiet"]);
   for (const part of ["\ntrain", "mean depth"]) assertEquals(short.includes(part), false, short);
@@ -58,7 +102,10 @@ folderTest("profile --json gives the same of a checkpoint as one object", async 
   const args = ["profile", folder, ...SMALL, "--seed", "9", "--json", "--quiet"];
   const { stdout, stderr } = await morDone([...args, ...SMALL_STEP]);
   assertEquals(stderr, "");
-  const { prefill, decode, train, adapter, is_software: _, ...rest } = JSON.parse(stdout);
+  const { prefill, decode, train, adapter, is_software: _, ceilings, record_milliseconds: record, ...rest } =
+    JSON
+      .parse(stdout);
+  assert(record > 0 && ceilings.gflops_per_second > 0 && ceilings.gigabytes_per_second > 0);
   assert(adapter.length > 0);
   assert(["synchronous", "awaited"].includes(rest.readback));
   assertEquals({ ...rest, readback: null }, {
@@ -69,45 +116,28 @@ folderTest("profile --json gives the same of a checkpoint as one object", async 
     repeats: 1,
   });
   const decodeFields = ["context", "steps", "mean_depth"];
-  const trainFields = ["batch_size", "sequence_length"];
-  assertEquals(Object.keys(prefill), [...FIELDS, ...KERNEL_FIELDS]);
-  assertEquals(Object.keys(decode), [...decodeFields, ...FIELDS, ...KERNEL_FIELDS]);
-  assertEquals(Object.keys(train), [...trainFields, ...FIELDS, ...KERNEL_FIELDS]);
+  const trainFields = ["batch_size", "sequence_length", "record_milliseconds"];
+  assertEquals(Object.keys(prefill), FIELDS);
+  assertEquals(Object.keys(decode), [...decodeFields, ...FIELDS, "depths"]);
+  assertEquals(Object.keys(train), [...trainFields, ...FIELDS]);
+  assertEquals([prefill.test, decode.test, train.test], ["pp5", "tg2", "train 2x8"]);
   assertEquals([prefill.tokens, decode.tokens, train.tokens], [5, 1, 16]);
   assertEquals([decode.context, decode.steps], [5, 2]);
   for (const section of [prefill, decode, train]) assertSection(section);
 });
 
-Deno.test("a report without timestamps says so in one line and gives wall times", () => {
-  const profile = { tokens: 10, wallMilliseconds: 20, kernels: null };
-  const report: ProfileReport = {
-    adapter: { description: "an adapter", vendor: "", isSoftware: false, subgroupSize: null },
-    readback: "awaited",
-    model: "a-model",
-    hasRandomWeights: false,
-    seed: 3,
-    repeats: 5,
-    context: 10,
-    steps: 4,
-    inference: { prefill: profile, decode: { ...profile, tokens: 1 }, meanDepth: null },
-    training: null,
-  };
-  assertEquals(
-    reportText(report),
-    `adapter   an adapter; readback awaited
-model     a-model; seed 3
-times     median of 5
-kernels   not timed: the adapter grants no timestamps
-
-prefill   a prompt of 10 tokens
-          20.000 ms, 500 tokens/s
-
-decode    one token, mean of 4 steps from 10 tokens on
-          20.000 ms, 50.0 tokens/s
-`,
-  );
-  const { prefill } = reportJson(report) as { prefill: Section };
-  assertEquals(Object.keys(prefill), FIELDS);
+folderTest("profile writes a timeline and a page beside its tables", async (folder) => {
+  const [trace, page] = [join(folder, "new", "trace.json"), join(folder, "page.html")];
+  const { stdout, stderr } = await morDone([
+    ...["profile", "tiny", ...SMALL, "--markdown"],
+    ...["--trace", trace, "--html", page],
+  ]);
+  assertStringIncludes(stdout, "| test | ms | tokens/s |\n| --- | ---: | ---: |\n| pp5 | ");
+  for (const path of [trace, page]) assertStringIncludes(stderr, path);
+  assert(JSON.parse(await Deno.readTextFile(trace)).traceEvents.length > 50);
+  assertStringIncludes(await Deno.readTextFile(page), "<svg");
+  const lost = ["profile", "tiny", ...SMALL, "--trace", join(page, "trace.json")];
+  await assertFails(lost, { code: 1, parts: ["page.html"] });
 });
 
 Deno.test("profile lowers its own prompt to the model's positions and says so, but not the user's", async () => {
@@ -128,6 +158,7 @@ Deno.test("profile refuses unknown models and numbers out of range", async () =>
     [["-n", "2.5"], ["--tokens", '"2.5"']],
     [["--repeats", "0"], ["--repeats is 0", "1 or more"]],
     [["--train", "--batch-size", "0"], ["--batch-size is 0", "1 or more"]],
+    [["--json", "--csv"], ["--json and --csv exclude each other"]],
     [["--batch-size", "2"], ["--batch-size needs --train"]],
     [["--sequence-length", "8"], ["--sequence-length needs --train"]],
   ] as const;

@@ -5,7 +5,8 @@ import { readTensor } from "../../gpu/readback.ts";
 import { ConfigError, type ModelConfig } from "../../model/config.ts";
 import { Decoder } from "../../model/decoder.ts";
 import { DEFAULT_OPTIMIZER } from "../../model/optimizer.ts";
-import { type Profile, profileInference, profileTraining, totalMilliseconds } from "../../model/profile.ts";
+import { type Profile, profileInference, profileTraining } from "../../model/profile.ts";
+import { median } from "../../model/statistics.ts";
 import { allocateTraining, TrainingPrograms } from "../../model/training.ts";
 import { initializeWeights } from "../../model/weights.ts";
 import { tinyConfig, tinyRecursiveConfig, tinyRouter, tinyTokenRouter } from "../reference/tiny_model.ts";
@@ -38,15 +39,23 @@ function callsOf(programs: readonly Commands[]): Map<string, number> {
 }
 
 /** Checks that every dispatch was counted once, and that the times can be times. */
-function assertKernels({ kernels, wallMilliseconds }: Profile, expected: Map<string, number>): void {
-  assertEquals(new Map(kernels!.map(({ label, calls }) => [label, calls])), expected);
-  for (const { label, milliseconds } of kernels!) {
-    assert(milliseconds > 0 && milliseconds < 10_000, `${label}: ${milliseconds} ms`);
+function assertKernels({ gpu, samples, wallMilliseconds }: Profile, expected: Map<string, number>): void {
+  const { kernels, parts, timeline } = gpu!;
+  assertEquals(new Map(kernels.map(({ label, calls }) => [label, calls])), expected);
+  for (const { label, milliseconds, flops, bytes } of kernels) {
+    // A small kernel may take no longer than an empty pass.
+    assert(milliseconds >= 0 && milliseconds < 10_000, `${label}: ${milliseconds} ms`);
+    assert(flops! >= 0 && bytes! >= 0, `${label}: ${flops} FLOPs, ${bytes} bytes`);
   }
-  const times = kernels!.map(({ milliseconds }) => milliseconds);
+  const times = kernels.map(({ milliseconds }) => milliseconds);
   assertEquals(times, times.toSorted((a, b) => b - a));
-  assertAlmostEquals(kernels!.reduce((sum, { share }) => sum + share, 0), 1, 1e-9);
-  assertAlmostEquals(kernels![0]!.share, times[0]! / totalMilliseconds(kernels!), 1e-9);
+  assert(times[0]! > 0);
+  const count = (groups: readonly { calls: number }[]): number =>
+    groups.reduce((sum, { calls }) => sum + calls, 0);
+  assertAlmostEquals(count(parts), count(kernels), 1e-9);
+  assertEquals(timeline.length % count(kernels), 0);
+  assertEquals(samples.length, 2);
+  assertEquals(wallMilliseconds, median(samples));
   assert(wallMilliseconds > 0 && wallMilliseconds < 10_000, `${wallMilliseconds} ms`);
 }
 
@@ -54,7 +63,7 @@ for (const [name, config] of Object.entries(configs)) {
   gpuTest(`profileInference counts each dispatch of a prompt and of a step: ${name}`, async (device) => {
     const model = uploadModel(device, roundedModel(config, { seed: 5 }));
     const repeats: number[] = [];
-    const { prefill, decode, meanDepth } = await profileInference(device, model, {
+    const { prefill, decode, meanDepth, depths } = await profileInference(device, model, {
       ...options,
       onRepeat: (done) => repeats.push(done),
     });
@@ -64,9 +73,28 @@ for (const [name, config] of Object.entries(configs)) {
     assertKernels(decode, callsOf([step]));
     assertEquals([prefill.tokens, decode.tokens], [PROMPT, 1]);
     assertEquals(repeats, [1, 2]);
-    if (config.recursion === null) assertEquals(meanDepth, null);
-    else if (config.router === null) assertEquals(meanDepth, 3);
-    else assert(meanDepth! >= 0 && meanDepth! <= 3, `mean depth ${meanDepth}`);
+    const names = (profile: Profile): string[] => profile.gpu!.parts.map(({ part }) => part);
+    const steps = config.recursion ? ["recursion 1", "recursion 2", "recursion 3"] : [];
+    for (const part of ["embedding", "first layers", ...steps, "head", "sampling"]) {
+      assert(names(prefill).includes(part) && names(decode).includes(part), `${names(decode)}`);
+    }
+    if (config.recursion === null) {
+      assertEquals([meanDepth, depths], [null, null]);
+      return;
+    }
+    assert(meanDepth! >= 0 && meanDepth! <= 3, `mean depth ${meanDepth}`);
+    assertAlmostEquals(
+      depths!.reduce((sum, { depth, steps }) => sum + depth * steps, 0) / 3,
+      meanDepth!,
+      1e-9,
+    );
+    // As many rows ran each recursion step as tokens were deep enough.
+    for (const [r, step] of steps.entries()) {
+      const { rows } = decode.gpu!.parts.find(({ part }) => part === step)!;
+      const deep = depths!.reduce((sum, { depth, steps }) => sum + (depth > r ? steps : 0), 0);
+      if (config.router) assertAlmostEquals(rows!, deep / 3, 1e-9);
+      else assertEquals([rows, meanDepth], [1, 3]);
+    }
   });
 
   gpuTest(`profileTraining counts each dispatch of a step and changes no weight: ${name}`, async (device) => {
@@ -77,6 +105,13 @@ for (const [name, config] of Object.entries(configs)) {
     const programs = new TrainingPrograms(device, { config, shape, buffers, settings: DEFAULT_OPTIMIZER });
     assertKernels(profile, callsOf([programs.begin, programs.batch, programs.update]));
     assertEquals(profile.tokens, 18);
+    const parts = profile.gpu!.parts.map(({ part }) => part);
+    const recursion = config.recursion
+      ? ["recursion 3", "recursion 3, backward"]
+      : ["first layers, backward"];
+    for (const part of ["losses", "head, backward", ...recursion, "optimizer"]) {
+      assert(parts.includes(part), `${part} of ${parts}`);
+    }
     assertEquals(await readTensor(device, buffers.weights.flat), before);
   });
 }
@@ -89,8 +124,8 @@ gpuTest("without timestamps there are wall times alone", async ({ handle, info, 
   );
   const model = uploadModel(plain, roundedModel(configs["expert choice"]!, { seed: 5 }));
   const { prefill, decode } = await profileInference(plain, model, { ...options, promptTokens: 4 });
-  for (const { kernels, wallMilliseconds } of [prefill, decode]) {
-    assertEquals(kernels, null);
+  for (const { gpu, wallMilliseconds } of [prefill, decode]) {
+    assertEquals(gpu, null);
     assert(wallMilliseconds > 0);
   }
 });
