@@ -1,9 +1,12 @@
 /**
  * What a dispatch has to do at the least, for profiles: its arithmetic, and the bytes that it must read and write when
  * each operand passes the memory's bus once. How much that is may depend on rows that only the GPU knows.
+ *
+ * Left out is what is small beside the columns of a row: its record, its index, a scale, a norm's weight.
  */
 import type { Packing } from "./packing.ts";
 import type { Rows } from "./rows.ts";
+import { ELEMENT_BYTES } from "./tensor.ts";
 
 /** Floating-point operations, a fused multiply-add being two, and bytes. */
 export interface Work {
@@ -32,6 +35,26 @@ export interface AttentionCost {
   readonly flopsPerPair: number;
   /** Of a key that any row sees. */
   readonly bytesPerKey: number;
+}
+
+/** Numbers of 4 bytes that are read or written, one that is read and written twice; and floating-point operations. */
+export interface NumberWork {
+  readonly numbers: number;
+  /** 0 unless given. */
+  readonly flops?: number;
+}
+
+/** The cost of a kernel that does the same work for each of `columns` columns of a row; one unless told. */
+export function rowCost(
+  rows: Rows,
+  { columns = 1, numbers, flops = 0 }: NumberWork & { readonly columns?: number },
+): DispatchCost {
+  return { rows, perRow: { flops: flops * columns, bytes: numbers * columns * ELEMENT_BYTES } };
+}
+
+/** The cost of a kernel whose work no number of rows changes. */
+export function fixedCost({ numbers, flops = 0 }: NumberWork): DispatchCost {
+  return { fixed: { flops, bytes: numbers * ELEMENT_BYTES } };
 }
 
 /** What was on the GPU when a dispatch ran. */

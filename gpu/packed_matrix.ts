@@ -139,6 +139,12 @@ export function matrixBytes(matrix: Matrix): number {
   return shape[0]! * shape[1]! * ELEMENT_BYTES;
 }
 
+/** Bytes of a row of a matrix. */
+export function matrixRowBytes(matrix: Matrix): number {
+  const width = matrixTensor(matrix).shape[1]! * ELEMENT_BYTES;
+  return isPacked(matrix) ? width / PANEL_ROWS : width;
+}
+
 /** The tensor behind a matrix. */
 export function matrixTensor(matrix: Matrix): Tensor {
   return isPacked(matrix) ? matrix.words : matrix;
@@ -162,9 +168,7 @@ export function rowWindows<M extends Matrix>(device: GpuDevice, matrix: M): RowW
   const [rows] = matrix.shape as [number, number];
   const limit = device.limits.maxStorageBufferBindingSize;
   if (matrixBytes(matrix) <= limit) return [{ matrix, start: 0, count: rows }];
-  const windowBytes = (matrixBytes(matrix) / matrixTensor(matrix).shape[0]!) *
-    (isPacked(matrix) ? WINDOW_ROWS / PANEL_ROWS : WINDOW_ROWS);
-  const step = Math.floor(limit / windowBytes) * WINDOW_ROWS;
+  const step = Math.floor(limit / (matrixRowBytes(matrix) * WINDOW_ROWS)) * WINDOW_ROWS;
   return Array.from({ length: Math.ceil(rows / step) }, (_, i) => {
     const start = i * step;
     const count = Math.min(step, rows - start);

@@ -6,6 +6,7 @@
  */
 import indirectGridCode from "./kernels/indirect_grid.wgsl" with { type: "text" };
 import type { Commands, Grid } from "./commands.ts";
+import { fixedCost } from "./cost.ts";
 import type { Allocator } from "./memory.ts";
 import { defineKernel } from "./kernel.ts";
 import { createTensor, type Tensor, tensorFrom, writeTensor } from "./tensor.ts";
@@ -97,6 +98,8 @@ export class IndirectGrids {
       entryPoint: "indirect_grid",
       tensors: { count, shapes: this.#shapes, grids: this.#grids },
       grid: [1, 1, 1],
+      // All shapes are read; which grids are asked for, and written, is only known later.
+      cost: fixedCost({ numbers: 1 + 4 * MAX_INDIRECT_GRIDS }),
     });
   }
 }

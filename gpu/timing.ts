@@ -1,6 +1,6 @@
 /** GPU time and work of every dispatch, by timestamps. */
 import { observeDispatches, type RecordedDispatch } from "./commands.ts";
-import { type DispatchCost, type RowsFound, type Work, workOf } from "./cost.ts";
+import { type RowsFound, type Work, workOf } from "./cost.ts";
 import type { GpuDevice } from "./device.ts";
 import { readTensors } from "./readback.ts";
 import {

@@ -1,5 +1,6 @@
 import adamwCode from "./adamw.wgsl" with { type: "text" };
 import type { Commands } from "../commands.ts";
+import { fixedCost } from "../cost.ts";
 import { defineKernel } from "../kernel.ts";
 import { linearGrid } from "../rows.ts";
 import { checkShape, type Tensor } from "../tensor.ts";
@@ -67,6 +68,7 @@ export function adamw(
       },
       constants: { GAIN1: 1 - beta1, GAIN2: 1 - beta2, EPS: eps, WEIGHT_DECAY: weightDecay },
       grid: linearGrid(Math.ceil(window.length / 4 / GROUP)),
+      cost: fixedCost({ numbers: 7 * window.length, flops: 17 * window.length }),
     });
   }
 }

@@ -1,5 +1,6 @@
 import addCode from "./add.wgsl" with { type: "text" };
 import type { Commands } from "../commands.ts";
+import { rowCost } from "../cost.ts";
 import { defineKernel } from "../kernel.ts";
 import { rowGrid, type Rows } from "../rows.ts";
 import { checkShape, type Tensor } from "../tensor.ts";
@@ -23,5 +24,6 @@ export function add(
     tensors: { rows: rows.count, a, b, out },
     constants: { DIM: dim },
     grid: rowGrid(rows, { unitsPerRow: dim / 4, unitsPerGroup: GROUP }),
+    cost: rowCost(rows, { columns: dim, numbers: 3, flops: 1 }),
   });
 }

@@ -5,10 +5,11 @@ import attentionLoadSubgroupsCode from "./attention_load_subgroups.wgsl" with { 
 import attentionRowsCode from "./attention_rows.wgsl" with { type: "text" };
 import attentionTileCode from "./attention_tile.wgsl" with { type: "text" };
 import type { Commands } from "../commands.ts";
+import { rowCost } from "../cost.ts";
 import { type Constants, defineKernel, type Kernel } from "../kernel.ts";
 import type { Packing } from "../packing.ts";
 import { linearGrid, rowGrid, type Rows } from "../rows.ts";
-import { checkShape, ELEMENT_BYTES, type Tensor } from "../tensor.ts";
+import { checkShape, type Tensor } from "../tensor.ts";
 import { CACHE_PAGES, PAGE_ROWS } from "./cache_pages.ts";
 import { attentionCost, type AttentionHeads, headConstants, KV_PARTS, kvDtypeOf } from "./attention_heads.ts";
 import { hasSubgroupsOfEight, MAX_LOOP_TURNS } from "./row_lanes.ts";
@@ -158,10 +159,7 @@ export function attentionBackward(
     tensors: { rows: rows.count, out, grad_out: gradOut, delta },
     constants,
     grid: rowGrid(rows, { unitsPerRow: heads, unitsPerGroup: LANES }),
-    cost: {
-      rows,
-      perRow: { flops: 2 * heads * headDim, bytes: 2 * heads * headDim * ELEMENT_BYTES },
-    },
+    cost: rowCost(rows, { columns: heads * headDim, numbers: 2, flops: 2 }),
   });
   const inputs = {
     rows: rows.count,

@@ -1,5 +1,6 @@
 import binaryCrossEntropyCode from "./binary_cross_entropy.wgsl" with { type: "text" };
 import type { Commands } from "../commands.ts";
+import { rowCost } from "../cost.ts";
 import { defineKernel } from "../kernel.ts";
 import { rowGrid, type Rows } from "../rows.ts";
 import { checkShape, type Tensor } from "../tensor.ts";
@@ -41,7 +42,8 @@ export function binaryCrossEntropy(
   const tensors = { rows: rows.count, logits, labels, losses, squares, agreements };
   const grid = rowGrid(rows, { unitsPerGroup: WIDTH });
   if (gradLogits === null) {
-    commands.dispatch(BINARY_CROSS_ENTROPY, { entryPoint: "forward", tensors, grid });
+    const cost = rowCost(rows, { numbers: 5, flops: 7 });
+    commands.dispatch(BINARY_CROSS_ENTROPY, { entryPoint: "forward", tensors, grid, cost });
     return;
   }
   commands.dispatch(BINARY_CROSS_ENTROPY, {
@@ -49,5 +51,6 @@ export function binaryCrossEntropy(
     tensors: { ...tensors, grad_logits: gradLogits },
     settings: { coefficient, z_coefficient: zCoefficient },
     grid,
+    cost: rowCost(rows, { numbers: 6, flops: 15 }),
   });
 }

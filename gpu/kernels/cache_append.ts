@@ -2,6 +2,7 @@ import cacheAppendCode from "./cache_append.wgsl" with { type: "text" };
 import cacheAppendPoolCode from "./cache_append_pool.wgsl" with { type: "text" };
 import cacheAppendPoolF16Code from "./cache_append_pool_f16.wgsl" with { type: "text" };
 import type { Commands } from "../commands.ts";
+import { rowCost } from "../cost.ts";
 import { defineKernel } from "../kernel.ts";
 import type { Packing } from "../packing.ts";
 import { rowGrid } from "../rows.ts";
@@ -64,5 +65,11 @@ export function cacheAppend(
     tensors: { rows: rows.count, places: records, pages, table, qkv, pool },
     constants: { PAGE_ROWS, HEADS: heads, KV_HEADS: kvHeads, HEAD_DIM: headDim },
     grid: rowGrid(rows, { unitsPerRow: (allHeads * headDim) / 4, unitsPerGroup: GROUP }),
+    // All heads are read; queries go back, keys and values to the pool, as if no row were without a table.
+    cost: rowCost(rows, {
+      columns: headDim,
+      numbers: allHeads + heads + 2 * kvHeads / KV_PER_ELEMENT[dtype],
+      flops: 3 * (heads + kvHeads),
+    }),
   });
 }

@@ -1,5 +1,6 @@
 import cachePlacesCode from "./cache_places.wgsl" with { type: "text" };
 import type { Commands } from "../commands.ts";
+import { rowCost } from "../cost.ts";
 import { defineKernel } from "../kernel.ts";
 import type { Packing } from "../packing.ts";
 import { checkShape, type Tensor } from "../tensor.ts";
@@ -48,5 +49,7 @@ export function cachePlaces(
     settings: { table_length: tableLength, depth },
     constants: { WIDTH: width },
     grid: [1, 1, 1],
+    // A record to read and one to write, a slot and a depth.
+    cost: rowCost(rows, { numbers: 10 }),
   });
 }

@@ -1,6 +1,7 @@
 import crossEntropyCode from "./cross_entropy.wgsl" with { type: "text" };
 import rowReduceCode from "./row_reduce.wgsl" with { type: "text" };
 import type { Commands } from "../commands.ts";
+import { rowCost } from "../cost.ts";
 import { defineKernel } from "../kernel.ts";
 import { rowGrid, type Rows } from "../rows.ts";
 import { checkShape, type Tensor } from "../tensor.ts";
@@ -48,5 +49,8 @@ export function crossEntropy(
     ...(gradientScale === null ? {} : { settings: { gradient_scale: gradientScale } }),
     constants: { VOCAB: vocabSize, STRIDE: stride, ...lanes },
     grid: rowGrid(rows, { unitsPerGroup: lanes.ROWS }),
+    cost: gradientScale === null
+      ? rowCost(rows, { columns: vocabSize, numbers: 1, flops: 3 })
+      : rowCost(rows, { columns: vocabSize, numbers: 2, flops: 6 }),
   });
 }

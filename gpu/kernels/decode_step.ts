@@ -1,5 +1,6 @@
 import decodeStepCode from "./decode_step.wgsl" with { type: "text" };
 import type { Commands } from "../commands.ts";
+import { fixedCost, rowCost } from "../cost.ts";
 import { defineKernel } from "../kernel.ts";
 import type { Packing } from "../packing.ts";
 import { checkShape, type Tensor } from "../tensor.ts";
@@ -30,6 +31,8 @@ export function nextRows(
     tensors: { rows: rows.count, slots, tokens, positions, ids, packing: records },
     constants: { SLOTS: 1, WIDTH },
     grid: [Math.ceil(rows.maximum / WIDTH), 1, 1],
+    // A slot, its token and position; an id and a record.
+    cost: rowCost(rows, { numbers: 8 }),
   });
 }
 
@@ -85,5 +88,7 @@ export function advance(
     },
     constants: { SLOTS: count, LAST_ROW: Number(lastRow), WIDTH },
     grid: [1, 1, 1],
+    // A slot, its four numbers, of which the position is written, too, and a record.
+    cost: lastRow ? fixedCost({ numbers: 10 }) : rowCost(rows, { numbers: 10 }),
   });
 }

@@ -1,9 +1,10 @@
 import depthBalanceCode from "./depth_balance.wgsl" with { type: "text" };
 import rowReduceCode from "./row_reduce.wgsl" with { type: "text" };
 import type { Commands } from "../commands.ts";
+import { fixedCost, rowCost } from "../cost.ts";
 import { defineKernel } from "../kernel.ts";
 import type { Rows } from "../rows.ts";
-import { checkShape, type Tensor } from "../tensor.ts";
+import { checkShape, ELEMENT_BYTES, type Tensor } from "../tensor.ts";
 import { MAX_LOOP_TURNS } from "./row_lanes.ts";
 
 const DEPTH_BALANCE = defineKernel("depth_balance.wgsl", depthBalanceCode, {
@@ -51,6 +52,10 @@ export function depthLoad(
     tensors: { rows: rows.count, depths, probabilities, load, totals, means },
     constants: { RECURSIONS: recursions, LANES, ROWS: 1 },
     grid: [recursions, 1, 1],
+    cost: {
+      ...rowCost(rows, { numbers: 1 + recursions, flops: 2 * recursions }),
+      fixed: { bytes: 4 * recursions * ELEMENT_BYTES },
+    },
   });
 }
 
@@ -83,6 +88,7 @@ export function balancingLoss(
     settings: { slot, scale },
     constants: { RECURSIONS: recursions },
     grid: [1, 1, 1],
+    cost: fixedCost({ numbers: 2 * recursions + 2, flops: 3 * recursions + 2 }),
   });
 }
 
@@ -103,5 +109,6 @@ export function updateBias(
     tensors: { totals, bias, forced },
     constants: { RECURSIONS: recursions, RATE: rate },
     grid: [1, 1, 1],
+    cost: fixedCost({ numbers: 3 * recursions + 1, flops: 2 * recursions }),
   });
 }

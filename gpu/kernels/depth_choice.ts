@@ -1,5 +1,6 @@
 import depthChoiceCode from "./depth_choice.wgsl" with { type: "text" };
 import type { Commands } from "../commands.ts";
+import { rowCost } from "../cost.ts";
 import { defineKernel } from "../kernel.ts";
 import { rowGrid, type Rows } from "../rows.ts";
 import { checkShape, type Tensor } from "../tensor.ts";
@@ -8,6 +9,9 @@ const DEPTH_CHOICE = defineKernel("depth_choice.wgsl", depthChoiceCode);
 
 /** Numbers of the functions in depth_choice.wgsl. */
 const FUNCTIONS = { softmax: 0, sigmoid: 1, none: 2 } as const;
+
+/** Floating-point operations that make a probability of a logit. */
+const PROBABILITY_OPERATIONS = { softmax: 4, sigmoid: 4, none: 1 } as const;
 
 /** Invocations of a workgroup in depth_choice.wgsl. */
 const WIDTH = 64;
@@ -59,6 +63,10 @@ export function depthChoice(
     tensors: { rows: rows.count, logits, bias, forced, probabilities, depths, gates, squares },
     constants: { RECURSIONS: recursions, FUNCTION: FUNCTIONS[name], ALPHA: alpha },
     grid: rowGrid(rows, { unitsPerGroup: WIDTH }),
+    cost: rowCost(rows, {
+      numbers: 2 * recursions + 3,
+      flops: (4 + PROBABILITY_OPERATIONS[name]) * recursions + 3,
+    }),
   });
 }
 
@@ -106,5 +114,6 @@ export function depthChoiceBackward(
     settings: { balancing_coefficient: balancingCoefficient, z_coefficient: zCoefficient },
     constants: { RECURSIONS: recursions, FUNCTION: FUNCTIONS[name], ALPHA: alpha },
     grid: rowGrid(rows, { unitsPerGroup: WIDTH }),
+    cost: rowCost(rows, { numbers: 3 * recursions + 2, flops: 16 * recursions }),
   });
 }

@@ -1,6 +1,7 @@
 import divergenceCode from "./divergence.wgsl" with { type: "text" };
 import rowReduceCode from "./row_reduce.wgsl" with { type: "text" };
 import type { Commands } from "../commands.ts";
+import { rowCost } from "../cost.ts";
 import { defineKernel } from "../kernel.ts";
 import { rowGrid, type Rows } from "../rows.ts";
 import { checkShape, type Tensor } from "../tensor.ts";
@@ -49,5 +50,6 @@ export function divergence(
     tensors: { rows: rows.count, reference_logits: referenceLogits, logits, divergences, agreements },
     constants: { VOCAB: vocabSize, STRIDE: stride, ...lanes },
     grid: rowGrid(rows, { unitsPerGroup: lanes.ROWS }),
+    cost: rowCost(rows, { columns: vocabSize, numbers: 2, flops: 18 }),
   });
 }

@@ -2,10 +2,11 @@ import embeddingCode from "./embedding.wgsl" with { type: "text" };
 import packedQuadsCode from "./packed_quads.wgsl" with { type: "text" };
 import packedWeightsCode from "./packed_weights.wgsl" with { type: "text" };
 import type { Commands } from "../commands.ts";
+import { rowCost } from "../cost.ts";
 import { defineKernel } from "../kernel.ts";
-import { type Matrix, matrixTensor, rowWindows } from "../packed_matrix.ts";
+import { type Matrix, matrixRowBytes, matrixTensor, rowWindows } from "../packed_matrix.ts";
 import { rowGrid, type Rows } from "../rows.ts";
-import { checkShape, type Tensor } from "../tensor.ts";
+import { checkShape, ELEMENT_BYTES, type Tensor } from "../tensor.ts";
 import { MAX_LOOP_TURNS } from "./row_lanes.ts";
 import { formatConstant } from "./weight_format.ts";
 
@@ -24,7 +25,8 @@ export function embedding(
   { ids, weight, out }: { ids: Tensor; weight: Matrix; out: Tensor },
   { rows }: { rows: Rows },
 ): void {
-  const dim = weight.shape.at(-1)!;
+  const [vocabSize, dim] = weight.shape as [number, number];
+  const rowBytes = matrixRowBytes(weight) + dim * ELEMENT_BYTES;
   checkShape("embedding", { ids: [ids, [rows.maximum]], out: [out, [rows.maximum, dim]] });
   for (const { matrix, start, count } of rowWindows(commands.device, weight)) {
     const table = matrixTensor(matrix);
@@ -34,6 +36,8 @@ export function embedding(
       settings: { first: start, count },
       constants: { DIM: dim, ...formatConstant(weight) },
       grid: rowGrid(rows, { unitsPerRow: dim / 4, unitsPerGroup: GROUP }),
+      // Of a cut table each dispatch finds some of the rows, which only the ids tell: their sum is right.
+      cost: { rows, perRow: { bytes: rowBytes * (count / vocabSize) } },
     });
   }
 }
@@ -96,7 +100,14 @@ export function embeddingBackward(
   const constants = { DIM: dim, ...formatConstant(gradWeight) };
   const grid = rowGrid(rows, { unitsPerRow: dim / 4, unitsPerGroup: GROUP });
   const tensors = { rows: rows.count, order, starts, grad_out: gradOut };
-  commands.dispatch(EMBEDDING, { entryPoint: "backward_chunks", tensors, constants, grid });
+  commands.dispatch(EMBEDDING, {
+    entryPoint: "backward_chunks",
+    tensors,
+    constants,
+    grid,
+    // Every gradient is read; how many sums are written, here and below, only the ids tell.
+    cost: rowCost(rows, { columns: dim, numbers: 1 }),
+  });
   for (const { matrix, start, count } of rowWindows(commands.device, gradWeight)) {
     commands.dispatch(EMBEDDING, {
       entryPoint: "backward_weight",
@@ -104,6 +115,7 @@ export function embeddingBackward(
       settings: { first: start, count },
       constants,
       grid,
+      cost: rowCost(rows, { numbers: 1 }),
     });
   }
 }

@@ -1,6 +1,7 @@
 import gateCode from "./gate.wgsl" with { type: "text" };
 import gateFunctionCode from "./gate_function.wgsl" with { type: "text" };
 import type { Commands } from "../commands.ts";
+import { rowCost } from "../cost.ts";
 import { type Constants, defineKernel } from "../kernel.ts";
 import { rowGrid, type Rows } from "../rows.ts";
 import { checkShape, type Tensor } from "../tensor.ts";
@@ -12,6 +13,13 @@ const GATE = defineKernel("gate.wgsl", gateCode, GATE_PART);
 
 /** Numbers of the functions in gate_function.wgsl. */
 const FUNCTIONS = { sigmoid: 0, tanh: 1, none: 2 } as const;
+
+/** Floating-point operations of a row. */
+const OPERATIONS = {
+  sigmoid: { forward: 4, backward: 7 },
+  tanh: { forward: 2, backward: 6 },
+  none: { forward: 1, backward: 3 },
+} as const;
 
 /** Invocations of a workgroup in gate.wgsl. */
 const WIDTH = 64;
@@ -49,6 +57,7 @@ export function gate(
     tensors: { rows: rows.count, logits, chosen, gates },
     constants: gateConstants(settings),
     grid: rowGrid(rows, { unitsPerGroup: WIDTH }),
+    cost: rowCost(rows, { numbers: 3, flops: OPERATIONS[settings.function].forward }),
   });
 }
 
@@ -76,5 +85,6 @@ export function gateBackward(
     tensors: { rows: rows.count, logits, chosen, grad_gates: gradGates, grad_logits: gradLogits },
     constants: gateConstants(settings),
     grid: rowGrid(rows, { unitsPerGroup: WIDTH }),
+    cost: rowCost(rows, { numbers: 5, flops: OPERATIONS[settings.function].backward }),
   });
 }

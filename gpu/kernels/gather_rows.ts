@@ -1,5 +1,6 @@
 import gatherRowsCode from "./gather_rows.wgsl" with { type: "text" };
 import type { Commands } from "../commands.ts";
+import { rowCost } from "../cost.ts";
 import { defineKernel } from "../kernel.ts";
 import type { Packing } from "../packing.ts";
 import { rowGrid } from "../rows.ts";
@@ -22,6 +23,7 @@ export function gatherRows(
     tensors: { rows: rows.count, packing: records, x, out },
     constants: { DIM: dim },
     grid: rowGrid(rows, { unitsPerRow: dim / 4, unitsPerGroup: GROUP }),
+    cost: rowCost(rows, { columns: dim, numbers: 2 }),
   });
 }
 
@@ -37,5 +39,6 @@ export function gatherRowsBackward(
     tensors: { rows: rows.count, packing: records, grad_out: gradOut, grad_x: gradX },
     constants: { DIM: dim },
     grid: rowGrid(rows, { unitsPerRow: dim / 4, unitsPerGroup: GROUP }),
+    cost: rowCost(rows, { columns: dim, numbers: 3, flops: 1 }),
   });
 }

@@ -1,5 +1,6 @@
 import geluCode from "./gelu.wgsl" with { type: "text" };
 import type { Commands } from "../commands.ts";
+import { rowCost } from "../cost.ts";
 import { defineKernel } from "../kernel.ts";
 import { rowGrid, type Rows } from "../rows.ts";
 import { checkShape, type Tensor } from "../tensor.ts";
@@ -33,6 +34,7 @@ export function gelu(
     tensors: { rows: rows.count, x, out },
     constants: { DIM: dim, SCALE: scale },
     grid: rowGrid(rows, { unitsPerRow: dim / 4, unitsPerGroup: GROUP }),
+    cost: rowCost(rows, { columns: dim, numbers: 2, flops: 20 }),
   });
 }
 
@@ -50,5 +52,6 @@ export function geluBackward(
     tensors: { rows: rows.count, x, grad_out: gradOut, grad_x: gradX },
     constants: { DIM: dim, SCALE: scale },
     grid: rowGrid(rows, { unitsPerRow: dim / 4, unitsPerGroup: GROUP }),
+    cost: rowCost(rows, { columns: dim, numbers: 3, flops: 23 }),
   });
 }

@@ -1,5 +1,6 @@
 import pageMovesCode from "./page_moves.wgsl" with { type: "text" };
 import type { Commands } from "../commands.ts";
+import { rowCost } from "../cost.ts";
 import { defineKernel } from "../kernel.ts";
 import type { Packing } from "../packing.ts";
 import { checkShape, type Tensor } from "../tensor.ts";
@@ -50,5 +51,7 @@ function movePages(
     settings: { ...pageSettings(pages), block_layers: blockLayers, layers },
     constants: { IS_COUNTED: Number(isCounted), PAGE_ROWS },
     grid: [rows.maximum, 1, 1],
+    // A record, and the pages that each group counts; how many move, only those counts tell.
+    cost: rowCost(rows, { numbers: 4 + 2 * pages.groups }),
   });
 }

@@ -1,5 +1,6 @@
 import randomScoreCode from "./random_score.wgsl" with { type: "text" };
 import type { Commands } from "../commands.ts";
+import { rowCost } from "../cost.ts";
 import { defineKernel } from "../kernel.ts";
 import type { Packing } from "../packing.ts";
 import { rowGrid } from "../rows.ts";
@@ -32,5 +33,6 @@ export function randomScore(
     tensors: { rows: rows.count, packing: records, seed, logits },
     constants: { STREAM: stream, OUTPUTS: outputs, BY_POSITION: Number(byPosition) },
     grid: rowGrid(rows, { unitsPerRow: outputs, unitsPerGroup: WIDTH }),
+    cost: rowCost(rows, { numbers: 4 + outputs, flops: 2 * outputs }),
   });
 }

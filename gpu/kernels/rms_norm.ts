@@ -1,9 +1,10 @@
 import rmsNormCode from "./rms_norm.wgsl" with { type: "text" };
 import rowReduceCode from "./row_reduce.wgsl" with { type: "text" };
 import type { Commands } from "../commands.ts";
+import { rowCost } from "../cost.ts";
 import { defineKernel } from "../kernel.ts";
 import { rowGrid, type Rows } from "../rows.ts";
-import { checkShape, ELEMENT_BYTES, type Tensor } from "../tensor.ts";
+import { checkShape, type Tensor } from "../tensor.ts";
 import { columnSlices, rowLanes } from "./row_lanes.ts";
 
 const RMS_NORM = defineKernel("rms_norm.wgsl", rmsNormCode, { "row_reduce.wgsl": rowReduceCode });
@@ -29,7 +30,7 @@ export function rmsNorm(
     tensors: { rows: rows.count, x, weight, out, rrms },
     constants: { DIM: dim, EPS: eps, ...lanes },
     grid: rowGrid(rows, { unitsPerGroup: lanes.ROWS }),
-    cost: { rows, perRow: { flops: 4 * dim, bytes: 2 * dim * ELEMENT_BYTES } },
+    cost: rowCost(rows, { columns: dim, numbers: 2, flops: 4 }),
   });
 }
 
@@ -58,7 +59,7 @@ export function rmsNormBackward(
     tensors: { rows: rows.count, x, weight, rrms, grad_out: gradOut, grad_x: gradX },
     constants: { DIM: dim, ACCUMULATE: Number(accumulate), ...lanes },
     grid: rowGrid(rows, { unitsPerGroup: lanes.ROWS }),
-    cost: { rows, perRow: { flops: 9 * dim, bytes: (accumulate ? 4 : 3) * dim * ELEMENT_BYTES } },
+    cost: rowCost(rows, { columns: dim, numbers: accumulate ? 4 : 3, flops: 9 }),
   });
   const slices = columnSlices(commands.device, rows.maximum);
   commands.dispatch(RMS_NORM, {
@@ -66,6 +67,6 @@ export function rmsNormBackward(
     tensors: { rows: rows.count, x, rrms, grad_out: gradOut, grad_weight: gradWeight },
     constants: { DIM: dim, ...slices },
     grid: [Math.ceil(dim / 4 / slices.COLUMNS), 1, 1],
-    cost: { rows, perRow: { flops: 3 * dim, bytes: 2 * dim * ELEMENT_BYTES } },
+    cost: rowCost(rows, { columns: dim, numbers: 2, flops: 3 }),
   });
 }

@@ -1,5 +1,6 @@
 import ropeCode from "./rope.wgsl" with { type: "text" };
 import type { Commands } from "../commands.ts";
+import { rowCost } from "../cost.ts";
 import type { Allocator } from "../memory.ts";
 import { defineKernel } from "../kernel.ts";
 import type { Packing } from "../packing.ts";
@@ -104,5 +105,6 @@ function rotate(
       INVERSE: Number(operation === "ropeBackward"),
     },
     grid: rowGrid(rows, { unitsPerRow: heads * headDim / 4, unitsPerGroup: GROUP }),
+    cost: rowCost(rows, { columns: heads * headDim, numbers: 2, flops: 3 }),
   });
 }

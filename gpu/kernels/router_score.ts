@@ -1,10 +1,11 @@
 import routerScoreCode from "./router_score.wgsl" with { type: "text" };
 import rowReduceCode from "./row_reduce.wgsl" with { type: "text" };
 import type { Commands } from "../commands.ts";
+import { type DispatchCost, rowCost } from "../cost.ts";
 import { defineKernel } from "../kernel.ts";
 import type { Packing } from "../packing.ts";
-import { rowGrid } from "../rows.ts";
-import { checkShape, type Tensor } from "../tensor.ts";
+import { rowGrid, type Rows } from "../rows.ts";
+import { checkShape, ELEMENT_BYTES, type Tensor } from "../tensor.ts";
 import { columnSlices, rowLanes } from "./row_lanes.ts";
 
 const ROUTER_SCORE = defineKernel("router_score.wgsl", routerScoreCode, { "row_reduce.wgsl": rowReduceCode });
@@ -34,6 +35,7 @@ export function routerScore(
     tensors: { rows: rows.count, packing: records, x, weight, logits },
     constants: { DIM: dim, OUTPUTS: outputs, TEMPERATURE: temperature, ...lanes },
     grid: rowGrid(rows, { unitsPerGroup: lanes.ROWS }),
+    cost: scoreCost({ rows, weight }, { numbers: 1, weightPasses: 1 }),
   });
 }
 
@@ -73,6 +75,7 @@ export function routerScoreBackward(
       tensors: { rows: rows.count, packing: records, weight, grad_logits: gradLogits, grad_x: gradX },
       constants: { DIM: dim, OUTPUTS: outputs, TEMPERATURE: temperature, ...lanes },
       grid: rowGrid(rows, { unitsPerGroup: lanes.ROWS }),
+      cost: scoreCost({ rows, weight }, { numbers: 2, weightPasses: 1 }),
     });
   }
   const slices = columnSlices(commands.device, rows.maximum);
@@ -81,5 +84,18 @@ export function routerScoreBackward(
     tensors: { rows: rows.count, packing: records, x, grad_logits: gradLogits, grad_weight: gradWeight },
     constants: { DIM: dim, OUTPUTS: outputs, TEMPERATURE: temperature, ...slices },
     grid: [Math.ceil(dim / 4 / slices.COLUMNS), outputs, 1],
+    cost: scoreCost({ rows, weight }, { numbers: 1, weightPasses: 2 }),
   });
+}
+
+/** The cost of a product of rows and a router's weight, or its gradient: how often either passes the bus. */
+function scoreCost(
+  { rows, weight: { shape } }: { rows: Rows; weight: Tensor },
+  { numbers, weightPasses }: { numbers: number; weightPasses: number },
+): DispatchCost {
+  const [outputs, columns] = shape as [number, number];
+  return {
+    ...rowCost(rows, { columns, numbers, flops: 2 * outputs }),
+    fixed: { bytes: weightPasses * outputs * columns * ELEMENT_BYTES },
+  };
 }

@@ -5,6 +5,7 @@ import sampleCutoffCode from "./sample_cutoff.wgsl" with { type: "text" };
 import sampleNoiseCode from "./sample_noise.wgsl" with { type: "text" };
 import workgroupScanCode from "./workgroup_scan.wgsl" with { type: "text" };
 import type { Commands } from "../commands.ts";
+import { rowCost } from "../cost.ts";
 import { defineKernel } from "../kernel.ts";
 import { rowGrid, type Rows } from "../rows.ts";
 import { checkShape, type Tensor } from "../tensor.ts";
@@ -160,6 +161,8 @@ export function sample(
       ROWS: 1,
     },
     grid: rowGrid(rows, { unitsPerGroup: 1 }),
+    // The likeliest token and its probability; what a slot's settings ask for, filters and noise, comes on top.
+    cost: rowCost(rows, { columns: vocabSize, numbers: 1, flops: 3 }),
   });
 }
 
@@ -179,5 +182,7 @@ export function markSeen(
     tensors: { rows: rows.count, ids, slots, seen },
     constants: { WORDS: seen.shape.at(-1)! },
     grid: rowGrid(rows, { unitsPerGroup: MARK_WIDTH }),
+    // An id, a slot, and a word of the set, read and written.
+    cost: rowCost(rows, { numbers: 4 }),
   });
 }

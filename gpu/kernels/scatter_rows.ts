@@ -2,6 +2,7 @@ import gatingCode from "./gating.wgsl" with { type: "text" };
 import scatterRowsCode from "./scatter_rows.wgsl" with { type: "text" };
 import rowReduceCode from "./row_reduce.wgsl" with { type: "text" };
 import type { Commands } from "../commands.ts";
+import { fixedCost, rowCost } from "../cost.ts";
 import { defineKernel } from "../kernel.ts";
 import type { Packing } from "../packing.ts";
 import { linearGrid, rowGrid } from "../rows.ts";
@@ -33,6 +34,14 @@ export const GATINGS = {
 
 export type ScatterGating = keyof typeof GATINGS;
 
+/** Work of a column of `scatterRowsBackward`: two products, for two gradients, and what the gate's gradient needs. */
+const BACKWARD_WORK = {
+  weighted: { numbers: 4, flops: 4 },
+  additive: { numbers: 3, flops: 2 },
+  replace: { numbers: 3, flops: 2 },
+  delta: { numbers: 5, flops: 5 },
+} as const;
+
 /**
  * Records out = x with the packed rows updated by z. With w the row's gate: weighted x + w z, additive x + z,
  * replace z, delta x + w (z - x). x, out (state rows, C); z (rows, C); gates (rows). All f32.
@@ -58,12 +67,14 @@ export function scatterRows(
     entryPoint: "copy_rows",
     tensors: { x, out },
     grid: linearGrid(Math.ceil(elementCount(x.shape) / 4 / GROUP)),
+    cost: fixedCost({ numbers: 2 * elementCount(x.shape) }),
   });
   commands.dispatch(SCATTER_ROWS, {
     entryPoint: "forward",
     tensors: { rows: rows.count, packing: records, x, z, gates, out },
     constants: { DIM: dim, GATING: GATINGS[gating] },
     grid: rowGrid(rows, { unitsPerRow: dim / 4, unitsPerGroup: GROUP }),
+    cost: rowCost(rows, { columns: dim, numbers: 3, flops: 3 }),
   });
 }
 
@@ -109,5 +120,6 @@ export function scatterRowsBackward(
     },
     constants: { DIM: dim, GATING: GATINGS[gating], ...lanes },
     grid: rowGrid(rows, { unitsPerGroup: lanes.ROWS }),
+    cost: rowCost(rows, { columns: dim, ...BACKWARD_WORK[gating] }),
   });
 }

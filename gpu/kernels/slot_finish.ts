@@ -1,5 +1,6 @@
 import slotFinishCode from "./slot_finish.wgsl" with { type: "text" };
 import type { Commands } from "../commands.ts";
+import { rowCost } from "../cost.ts";
 import { defineKernel } from "../kernel.ts";
 import type { Packing } from "../packing.ts";
 import { checkShape, elementCount, type Tensor } from "../tensor.ts";
@@ -62,5 +63,7 @@ export function finishTokens(
       tallies,
     },
     grid: [1, 1, 1],
+    // A record, three numbers of the draw, six of the slot's fields, and a record of the log.
+    cost: rowCost(rows, { numbers: 17 }),
   });
 }

@@ -1,5 +1,6 @@
 import slotRouteCode from "./slot_route.wgsl" with { type: "text" };
 import type { Commands } from "../commands.ts";
+import { rowCost } from "../cost.ts";
 import { defineKernel } from "../kernel.ts";
 import type { Packing } from "../packing.ts";
 import { checkShape, type Tensor } from "../tensor.ts";
@@ -19,7 +20,7 @@ interface RoutedRows {
 
 /** Records that rows enter the recursion and are to run all its steps. */
 export function enterAll(commands: Commands, routed: RoutedRows, { steps }: { steps: number }): void {
-  route(commands, routed, { entryPoint: "enter_all", constants: { STEPS: steps } });
+  route(commands, routed, { entryPoint: "enter_all", constants: { STEPS: steps }, numbers: 7 });
 }
 
 /**
@@ -36,12 +37,16 @@ export function enterByDepth(
     rowGates: [rowGates, [maximum]],
     gates: [gates, [routed.slots.shape[1]!]],
   });
-  route(commands, routed, { entryPoint: "enter_by_depth", tensors: { depths, row_gates: rowGates, gates } });
+  route(commands, routed, {
+    entryPoint: "enter_by_depth",
+    tensors: { depths, row_gates: rowGates, gates },
+    numbers: 10,
+  });
 }
 
 /** Records that rows have run one more of the steps that they entered for, and leave after the last. */
 export function recurByDepth(commands: Commands, routed: RoutedRows): void {
-  route(commands, routed, { entryPoint: "recur_by_depth" });
+  route(commands, routed, { entryPoint: "recur_by_depth", numbers: 8 });
 }
 
 /**
@@ -70,16 +75,20 @@ export function routeByScore(
     entryPoint: "by_score",
     tensors: { logits, deciding, thresholds, gates },
     constants: { STEPS: steps, IS_ENTRY: Number(isEntry), ...gateConstants({ alpha, function: name }) },
+    // Scores are looked at, and gates made, for rows that have a next step: only the slots tell which.
+    numbers: isEntry ? 6 : 7,
   });
 }
 
 function route(
   commands: Commands,
   { slots, packing: { rows, records } }: RoutedRows,
-  { entryPoint, tensors = {}, constants = {} }: {
+  { entryPoint, tensors = {}, constants = {}, numbers }: {
     entryPoint: string;
     tensors?: Readonly<Record<string, Tensor>>;
     constants?: Readonly<Record<string, number>>;
+    /** That a row reads and writes: its record, fields of its slot, and what is decided by. */
+    numbers: number;
   },
 ): void {
   checkShape(entryPoint, { packing: [records, [rows.maximum, 4]] });
@@ -88,5 +97,6 @@ function route(
     tensors: { rows: rows.count, records, slots, ...tensors },
     constants,
     grid: [Math.ceil(rows.maximum / WIDTH), 1, 1],
+    cost: rowCost(rows, { numbers }),
   });
 }

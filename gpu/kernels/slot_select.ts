@@ -1,6 +1,7 @@
 import slotSelectCode from "./slot_select.wgsl" with { type: "text" };
 import workgroupScanCode from "./workgroup_scan.wgsl" with { type: "text" };
 import type { Commands } from "../commands.ts";
+import { fixedCost } from "../cost.ts";
 import { defineKernel } from "../kernel.ts";
 import type { Packing } from "../packing.ts";
 import { checkShape, type Tensor } from "../tensor.ts";
@@ -97,5 +98,7 @@ export function selectSlots(
       WIDTH: width,
     },
     grid: [1, 1, 1],
+    // The phase of each slot; what the chosen ones read and write is not known before.
+    cost: fixedCost({ numbers: count }),
   });
 }

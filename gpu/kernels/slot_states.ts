@@ -1,5 +1,6 @@
 import slotStatesCode from "./slot_states.wgsl" with { type: "text" };
 import type { Commands } from "../commands.ts";
+import { type NumberWork, rowCost } from "../cost.ts";
 import { defineKernel } from "../kernel.ts";
 import type { Packing } from "../packing.ts";
 import { rowGrid } from "../rows.ts";
@@ -36,6 +37,7 @@ export function enterStates(
   record(commands, packing, {
     entryPoint: starts ? "replace_both" : "replace_state",
     tensors: { z, states, ...(starts && { starts }) },
+    columnWork: { numbers: starts ? 3 : 2 },
   });
 }
 
@@ -64,27 +66,40 @@ export function recurStates(
     ...(starts && { starts: [starts, states.shape] as const }),
   });
   if (base === "none") {
-    return record(commands, packing, { entryPoint: "replace_state", tensors: { z, states } });
+    return record(commands, packing, {
+      entryPoint: "replace_state",
+      tensors: { z, states },
+      columnWork: { numbers: 2 },
+    });
   }
   const constants = { GATING: GATINGS[gating] };
   if (base === "state") {
-    return record(commands, packing, { entryPoint: "join_state", tensors: { z, states, gates }, constants });
+    return record(commands, packing, {
+      entryPoint: "join_state",
+      tensors: { z, states, gates },
+      constants,
+      columnWork: { numbers: 3, flops: 3 },
+    });
   }
   if (!starts) throw new TypeError("Cannot record recurStates: the states before the recursion are missing");
   record(commands, packing, {
     entryPoint: "join_start",
     tensors: { z, states, gates, slots, starts },
     constants,
+    // Which rows are at their last step, and join, only the slots tell.
+    columnWork: { numbers: 2 },
   });
 }
 
 function record(
   commands: Commands,
   { rows, records }: Packing,
-  { entryPoint, tensors, constants }: {
+  { entryPoint, tensors, constants, columnWork }: {
     tensors: Readonly<Record<string, Tensor>> & { readonly states: Tensor };
     entryPoint: string;
     constants?: Readonly<Record<string, number>>;
+    /** Of a column of a row: see `rowCost`. */
+    columnWork: NumberWork;
   },
 ): void {
   const dim = tensors.states.shape.at(-1)!;
@@ -93,5 +108,6 @@ function record(
     tensors: { rows: rows.count, records, ...tensors },
     constants: { DIM: dim, ...constants },
     grid: rowGrid(rows, { unitsPerRow: dim / 4, unitsPerGroup: GROUP }),
+    cost: rowCost(rows, { columns: dim, ...columnWork }),
   });
 }

@@ -1,9 +1,10 @@
 import sumCode from "./sum.wgsl" with { type: "text" };
 import rowReduceCode from "./row_reduce.wgsl" with { type: "text" };
 import type { Commands } from "../commands.ts";
+import { rowCost } from "../cost.ts";
 import { defineKernel } from "../kernel.ts";
 import type { Rows } from "../rows.ts";
-import { checkShape, type Tensor } from "../tensor.ts";
+import { checkShape, ELEMENT_BYTES, type Tensor } from "../tensor.ts";
 import { MAX_LOOP_TURNS } from "./row_lanes.ts";
 
 const SUM = defineKernel("sum.wgsl", sumCode, { "row_reduce.wgsl": rowReduceCode });
@@ -44,5 +45,9 @@ export function sum(
     settings: { slot, scale, accumulate: Number(accumulate), mean: Number(mean) },
     constants: { LANES, ROWS: 1 },
     grid: [1, 1, 1],
+    cost: {
+      ...rowCost(rows, { numbers: 1, flops: 1 }),
+      fixed: { bytes: (accumulate ? 2 : 1) * ELEMENT_BYTES },
+    },
   });
 }

@@ -1,6 +1,7 @@
 import sumSquaresCode from "./sum_squares.wgsl" with { type: "text" };
 import rowReduceCode from "./row_reduce.wgsl" with { type: "text" };
 import type { Commands } from "../commands.ts";
+import { fixedCost } from "../cost.ts";
 import { defineKernel } from "../kernel.ts";
 import { linearGrid } from "../rows.ts";
 import { checkShape, elementCount, type Tensor, viewTensor } from "../tensor.ts";
@@ -56,6 +57,7 @@ export function sumSquares(
       },
       constants,
       grid: linearGrid(groups),
+      cost: fixedCost({ numbers: window.length + groups, flops: 2 * window.length }),
     });
   }
   commands.dispatch(SUM_SQUARES, {
@@ -64,6 +66,7 @@ export function sumSquares(
     settings: { count, slot, accumulate: Number(accumulate) },
     constants,
     grid: [1, 1, 1],
+    cost: fixedCost({ numbers: count + (accumulate ? 2 : 1), flops: count }),
   });
 }
 
@@ -83,5 +86,6 @@ export function clipNorm(
     tensors: { squares, norm },
     constants: { MAX_NORM: Math.max(0, maxNorm) },
     grid: [1, 1, 1],
+    cost: fixedCost({ numbers: 3, flops: 2 }),
   });
 }

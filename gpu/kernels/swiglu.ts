@@ -1,5 +1,6 @@
 import swigluCode from "./swiglu.wgsl" with { type: "text" };
 import type { Commands } from "../commands.ts";
+import { rowCost } from "../cost.ts";
 import { defineKernel } from "../kernel.ts";
 import { rowGrid, type Rows } from "../rows.ts";
 import { checkShape, type Tensor } from "../tensor.ts";
@@ -25,6 +26,7 @@ export function swiglu(
     tensors: { rows: rows.count, gate_up: gateUp, out },
     constants: { DIM: dim },
     grid: rowGrid(rows, { unitsPerRow: dim / 4, unitsPerGroup: GROUP }),
+    cost: rowCost(rows, { columns: dim, numbers: 3, flops: 5 }),
   });
 }
 
@@ -46,5 +48,6 @@ export function swigluBackward(
     tensors: { rows: rows.count, gate_up: gateUp, grad_out: gradOut, grad_gate_up: gradGateUp },
     constants: { DIM: dim },
     grid: rowGrid(rows, { unitsPerRow: dim / 4, unitsPerGroup: GROUP }),
+    cost: rowCost(rows, { columns: dim, numbers: 5, flops: 10 }),
   });
 }

@@ -1,6 +1,7 @@
 import thresholdCode from "./threshold.wgsl" with { type: "text" };
 import workgroupScanCode from "./workgroup_scan.wgsl" with { type: "text" };
 import type { Commands } from "../commands.ts";
+import { rowCost } from "../cost.ts";
 import { defineKernel } from "../kernel.ts";
 import type { Packing } from "../packing.ts";
 import { checkShape, type Tensor } from "../tensor.ts";
@@ -73,6 +74,8 @@ export function thresholdSelect(
     settings: { threshold },
     constants: { WIDTH: width, SCORES: SCORES[scores] },
     grid: [1, 1, 1],
+    // A score, with the row that it is of, and a prefix; how many rows are kept, and written, is not known before.
+    cost: rowCost(candidates.rows, { numbers: scores === "state" ? 3 : 2 }),
   });
   packing.rows.indirect.record(commands, packing.rows.count);
 }

@@ -1,9 +1,10 @@
 import topKCode from "./top_k.wgsl" with { type: "text" };
 import workgroupScanCode from "./workgroup_scan.wgsl" with { type: "text" };
 import type { Commands } from "../commands.ts";
+import { rowCost } from "../cost.ts";
 import { defineKernel } from "../kernel.ts";
 import type { Packing } from "../packing.ts";
-import { checkShape, type Tensor } from "../tensor.ts";
+import { checkShape, ELEMENT_BYTES, type Tensor } from "../tensor.ts";
 import { MAX_LOOP_TURNS } from "./row_lanes.ts";
 
 const TOP_K = defineKernel("top_k.wgsl", topKCode, { "workgroup_scan.wgsl": workgroupScanCode });
@@ -62,5 +63,10 @@ export function topK(
     tensors: { ranges, logits, candidates: candidates.records, chosen, labels, packing: packing.records },
     constants: { WIDTH: width },
     grid: [sequences, 1, 1],
+    // A logit and a label of each candidate; two records and an index of those kept, if their number is fixed.
+    cost: {
+      ...rowCost(candidates.rows, { numbers: 2 }),
+      fixed: { bytes: packing.rows.indirect ? 0 : kept * 9 * ELEMENT_BYTES },
+    },
   });
 }
