@@ -59,12 +59,13 @@ gpuTest(
     assertEquals(times.map(({ part }) => part), ["", "norm", "product", "", "norm", "product"]);
     assertEquals(times.map(({ rows }) => rows), [null, 3, 3, null, 1, 1]);
     // A norm reads and writes four numbers of a row; the product reads 16 weights, and two times four numbers of a row.
-    const [norm, product] = [16 * 2, 2 * 16];
+    // Before them the row count and 64 launch shapes are read.
+    const [norm, product, grids] = [16 * 2, 2 * 16, 4 + 64 * 16];
     assertEquals(times.map(({ work }) => work?.bytes), [
-      undefined,
+      grids,
       3 * norm,
       64 + 3 * product,
-      undefined,
+      grids,
       norm,
       64 + product,
     ]);
