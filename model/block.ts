@@ -2,7 +2,7 @@
 import type { Commands } from "../gpu/commands.ts";
 import type { Packing } from "../gpu/packing.ts";
 import type { Tensor } from "../gpu/tensor.ts";
-import { layerBackward, layerForward } from "./layer.ts";
+import { layerBackward, layerForward, layerRecompute } from "./layer.ts";
 import type { LayerActivations, LayerContext, LayerKeys } from "./layer_buffers.ts";
 import type { LayerWeights } from "./model_weights.ts";
 import type { LayerViews } from "./parameter_layout.ts";
@@ -43,13 +43,13 @@ export function layersBackward(
   { context, packing }: { context: LayerContext; packing: Packing },
 ): void {
   for (let i = run.weights.length - 1; i >= 0; i--) {
-    layerBackward(commands, {
+    const application = {
       x: i > 0 ? run.activations[i - 1]!.out : x,
       weights: run.weights[i]!,
-      gradients: gradients[i]!,
       activations: run.activations[i]!,
       keys: run.keys[i]!,
-      gradState,
-    }, { context, packing });
+    };
+    if (context.recompute) layerRecompute(commands, application, { context, packing });
+    layerBackward(commands, { ...application, gradients: gradients[i]!, gradState }, { context, packing });
   }
 }

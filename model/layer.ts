@@ -20,7 +20,7 @@ import {
 import { MAX_VECTOR_ROWS } from "../gpu/kernels/matmul_vector.ts";
 import { rmsNormBackward } from "../gpu/kernels/rms_norm.ts";
 import { rope, ropeBackward, type RopeSettings } from "../gpu/kernels/rope.ts";
-import { swigluBackward } from "../gpu/kernels/swiglu.ts";
+import { swiglu, swigluBackward } from "../gpu/kernels/swiglu.ts";
 import type { Packing } from "../gpu/packing.ts";
 import { type Tensor, viewTensor } from "../gpu/tensor.ts";
 import type { ModelConfig } from "./config.ts";
@@ -51,21 +51,51 @@ function attentionShape({ config, longest }: LayerContext, keys: LayerKeys): Att
   return { ...sizes, layout, keys: { kind: "state", count: keys.shared.qkv.shape[0]!, tokens: longest } };
 }
 
-/** Records the layer on x (M, C) for the packed rows; the result is `activations.out`. */
-export function layerForward(
+/** A layer and its input x (M, C). */
+export interface LayerApplication {
+  readonly x: Tensor;
+  readonly weights: LayerWeights;
+  readonly activations: LayerActivations;
+  readonly keys: LayerKeys;
+}
+
+/** The rows that a layer works on, and what it shares with the others. */
+interface LayerPlace {
+  readonly context: LayerContext;
+  readonly packing: Packing;
+}
+
+/** Records the layer for the packed rows; the result is `activations.out`. */
+export function layerForward(commands: Commands, application: LayerApplication, place: LayerPlace): void {
+  const { weights, activations: { mid, gateUp, activated, out } } = application;
+  const { context: { backward: keeps, scratch: { branch: scratch } }, packing: { rows } } = place;
+  gateUpForward(commands, application, place);
+  swigluLinearAdd(
+    commands,
+    { gateUp, weight: weights.down, residual: mid, out, activated, scratch },
+    { rows, keeps },
+  );
+}
+
+/**
+ * Records once more what `layerForward` leaves for the backward pass: all activations but `out`, by the same kernels
+ * from the same input, so that every bit is the same. Keys that later steps read are written over with themselves.
+ */
+export function layerRecompute(commands: Commands, application: LayerApplication, place: LayerPlace): void {
+  const { gateUp, activated } = application.activations;
+  gateUpForward(commands, application, place);
+  swiglu(commands, { gateUp, out: activated }, { rows: place.packing.rows });
+}
+
+/** Records the layer as far as the input of its SwiGLU. */
+function gateUpForward(
   commands: Commands,
-  { x, weights, activations, keys }: {
-    x: Tensor;
-    weights: LayerWeights;
-    activations: LayerActivations;
-    keys: LayerKeys;
-  },
-  { context, packing }: { context: LayerContext; packing: Packing },
+  { x, weights, activations, keys }: LayerApplication,
+  { context, packing }: LayerPlace,
 ): void {
   const { config, scratch: { branch: scratch } } = context;
   const { rows } = packing;
-  const { inputNormed, inputRrms, qkv, attended, mid, midNormed, midRrms, gateUp, activated, out } =
-    activations;
+  const { inputNormed, inputRrms, qkv, attended, mid, midNormed, midRrms, gateUp } = activations;
   const { weight: projected } = projection(config, keys);
 
   const settings = { rows, eps: config.rmsNormEps, keeps: context.backward };
@@ -88,18 +118,13 @@ export function layerForward(
     normed: midNormed,
     rrms: midRrms,
   }, settings);
-  swigluLinearAdd(
-    commands,
-    { gateUp, weight: weights.down, residual: mid, out, activated, scratch },
-    settings,
-  );
 }
 
 /** Records the rotation of the projection, its way into the cache if there is one, and attention to the layer's keys. */
 function attend(
   commands: Commands,
-  { activations: { qkv, attended, logSumExp }, keys }: { activations: LayerActivations; keys: LayerKeys },
-  { context, packing }: { context: LayerContext; packing: Packing },
+  { activations: { qkv, attended, logSumExp }, keys }: Pick<LayerApplication, "activations" | "keys">,
+  { context, packing }: LayerPlace,
 ): void {
   const { config, ropeTable: table } = context;
   const settings = attentionShape(context, keys);
@@ -127,15 +152,11 @@ function attend(
  */
 export function layerBackward(
   commands: Commands,
-  { x, weights, gradients, activations, keys, gradState }: {
-    x: Tensor;
-    weights: LayerWeights;
+  { x, weights, gradients, activations, keys, gradState }: LayerApplication & {
     gradients: LayerViews;
-    activations: LayerActivations;
-    keys: LayerKeys;
     gradState: Tensor;
   },
-  { context, packing }: { context: LayerContext; packing: Packing },
+  { context, packing }: LayerPlace,
 ): void {
   const { config, ropeTable, scratch } = context;
   const { rows } = packing;
@@ -195,8 +216,8 @@ export function layerBackward(
  */
 function attendBackward(
   commands: Commands,
-  { activations: { qkv, attended, logSumExp }, keys }: { activations: LayerActivations; keys: LayerKeys },
-  { context, packing }: { context: LayerContext; packing: Packing },
+  { activations: { qkv, attended, logSumExp }, keys }: Pick<LayerApplication, "activations" | "keys">,
+  { context, packing }: LayerPlace,
 ): Tensor {
   if (keys.kind === "cache") throw new TypeError("Cannot record layerBackward: a cache has no gradient");
   const { scratch } = context;

@@ -5,7 +5,7 @@ import type { Packing } from "../gpu/packing.ts";
 import { createTensor, type Tensor } from "../gpu/tensor.ts";
 import type { ModelConfig } from "./config.ts";
 
-/** What one application of a layer leaves for its backward pass. M rows at most. */
+/** What one application of a layer makes: its output, and what its backward pass needs. M rows at most. */
 export interface LayerActivations {
   /** (M, C) */
   readonly inputNormed: Tensor;
@@ -76,6 +76,8 @@ export interface LayerContext {
   readonly longest: number;
   /** Whether a backward pass follows, which needs all activations. */
   readonly backward: boolean;
+  /** Whether it makes them again, layer by layer, because all layers share one set, but for their outputs. */
+  readonly recompute: boolean;
   /** Whether all rows are of one sequence. */
   readonly isOneSequence: boolean;
   /** (positions, D / 2, 2) */

@@ -68,13 +68,18 @@ export interface LossTerms {
 /** Most rows (B * T) whose index tables are worth building on the host before memory is checked. */
 const MAX_ROWS = 2 ** 26;
 
-/** @throws MemoryError when it does not fit the allocator's budget or limits. */
+/**
+ * @param recompute Keep only the outputs of layers, and run each again for its gradients, which are the same in every
+ * bit; not unless told.
+ * @throws MemoryError when it does not fit the allocator's budget or limits.
+ */
 export function allocateTraining(
   device: Allocator,
-  { config, shape, warmup = NO_WARMUP, evaluationSequences }: {
+  { config, shape, warmup = NO_WARMUP, recompute = false, evaluationSequences }: {
     config: ModelConfig;
     shape: StepShape;
     warmup?: RouterWarmup;
+    recompute?: boolean;
     evaluationSequences: number;
   },
 ): TrainingBuffers {
@@ -97,6 +102,7 @@ export function allocateTraining(
         lengths: new Array<number>(sequences).fill(tokens),
         routing: "top-k",
         backward: true,
+        recompute,
         head: "all",
         movingCapacity: warmup.capacity > 0,
       },

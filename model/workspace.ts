@@ -31,6 +31,8 @@ export interface WorkspaceShape {
   readonly routing: Routing;
   /** Keep what the backward pass needs; otherwise one set of activations serves all layers. */
   readonly backward: boolean;
+  /** For backward keep only the outputs of layers, and run each again for its gradients; not unless told. */
+  readonly recompute?: boolean;
   /** Rows that get logits: all of them, or one chosen row. */
   readonly head: "all" | "one";
   /** Whether capacities change from pass to pass (capacity warm-up); not unless told. */
@@ -93,7 +95,7 @@ export function allocateWorkspace(
   device: Allocator,
   { config, shape: wanted }: { config: ModelConfig; shape: WorkspaceShape },
 ): Workspace {
-  const { cache = null, head, ...rest } = wanted;
+  const { cache = null, head, recompute = false, ...rest } = wanted;
   const shape: SelectionShape = { movingCapacity: false, ...rest };
   const { lengths, backward } = shape;
   const longest = cache?.capacity ?? Math.max(...lengths);
@@ -122,6 +124,7 @@ export function allocateWorkspace(
       config,
       longest,
       backward,
+      recompute,
       isOneSequence: lengths.length === 1,
       ropeTable: ropeTable(device, { positions: longest, headDim, theta, ...ropeScales(config) }),
       scratch: allocateLayerScratch(device, { config, rows, backward }),
@@ -132,7 +135,7 @@ export function allocateWorkspace(
     tokenOrder: tensor("token order", [gradRows], "u32"),
     tokenStarts: tensor("token starts", [gradRows], "u32"),
     embedded: tensor("embedded", [rows, hiddenSize]),
-    ...allocateLayers(device, { config, full, backward, packings, cache: cachePass }),
+    ...allocateLayers(device, { config, full, backward, recompute, packings, cache: cachePass }),
     decisions,
     cache: cachePass,
     headPacking,
@@ -182,10 +185,11 @@ function stepPackings(
 /** Activations, states and keys of all layers. */
 function allocateLayers(
   device: Allocator,
-  { config, full, backward, packings, cache }: {
+  { config, full, backward, recompute, packings, cache }: {
     config: ModelConfig;
     full: Packing;
     backward: boolean;
+    recompute: boolean;
     packings: readonly Packing[];
     cache: CachePass | null;
   },
@@ -195,10 +199,10 @@ function allocateLayers(
   const isShared = config.kvCache === "shared" && packings.length > 1;
   const state = (label: string, count: number): Tensor =>
     createTensor(device, { shape: [count, config.hiddenSize], label });
-  const source = { config, backward };
-  // The state that enters the recursion lives through it, so the block has activations of its own.
+  const source = { config, backward, recompute };
   const endActivations = activationSource(device, source);
-  const blockActivations = activationSource(device, source);
+  // The state that enters the recursion lives through it: where outputs are shared, the block has a set of its own.
+  const blockActivations = recompute ? endActivations : activationSource(device, source);
   const own: LayerKeys = { kind: "own", shared: null };
   function ends(layers: readonly number[], caches: readonly PagedKeys[] | undefined): LayerBuffers {
     return {
@@ -260,19 +264,31 @@ type ProjectionKind = "all" | "shared keys" | "queries";
 /**
  * Activations for the next layer: new ones each time for backward. Otherwise one set serves all layers, but for the
  * projections that later recursion steps read: a layer has read its input for the last time when it writes its output.
+ * With recomputation it does so for backward too, but for the outputs, from which the rest is made again.
  */
 function activationSource(
   device: Allocator,
-  { config, backward }: { config: ModelConfig; backward: boolean },
+  { config, backward, recompute }: { config: ModelConfig; backward: boolean; recompute: boolean },
 ): (wanted: { rows: number; kind: ProjectionKind }) => LayerActivations {
   let common: LayerActivations | null = null;
   return ({ rows, kind }) => {
-    if (backward) return allocateLayerActivations(device, { config, rows, makesKeys: kind !== "queries" });
+    if (backward && !recompute) {
+      return allocateLayerActivations(device, { config, rows, makesKeys: kind !== "queries" });
+    }
+    const isFirst = common === null;
     // The first layer asks for the most rows, so later ones fit.
     common ??= allocateLayerActivations(device, { config, rows, makesKeys: true });
-    const { qkv, attended } = common;
-    if (kind === "all") return common;
-    if (kind === "queries") return { ...common, qkv: viewTensor(qkv, { shape: [rows, attended.shape[1]!] }) };
-    return { ...common, qkv: createTensor(device, { shape: qkv.shape, label: qkv.label }) };
+    const { qkv, attended, out } = common;
+    // The rows of a projection count as keys of the layer.
+    const shape = [rows, (kind === "queries" ? attended : qkv).shape[1]!];
+    return {
+      ...common,
+      qkv: kind === "shared keys"
+        ? createTensor(device, { shape, label: qkv.label })
+        : viewTensor(qkv, { shape }),
+      out: recompute && !isFirst
+        ? createTensor(device, { shape: [rows, config.hiddenSize], label: out.label })
+        : out,
+    };
   };
 }

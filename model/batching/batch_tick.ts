@@ -88,6 +88,7 @@ export function allocateTick(
       config,
       longest: capacity,
       backward: false,
+      recompute: false,
       isOneSequence: false,
       ropeTable: ropeTable(allocator, { positions: capacity, headDim, theta, ...ropeScales(config) }),
       scratch: allocateLayerScratch(allocator, { ...source, backward: false }),

@@ -32,8 +32,17 @@ export function uploadModel(
 ): GpuModel & { readonly weights: ParameterViews } {
   const layout = new ParameterLayout(config);
   const views = layout.allocate(device, "weights");
+  writeModel(device, weights, { layout, views });
+  return { config, layout, weights: views };
+}
+
+/** Puts a model's weights where a layout has its parameters. */
+export function writeModel(
+  device: GpuDevice,
+  weights: Model["weights"],
+  { layout, views }: { layout: ParameterLayout; views: ParameterViews },
+): void {
   for (const name of layout.places.keys()) {
     writeTensor(device, parameterTensor(layout, views, name), Float32Array.from(weights.get(name)!));
   }
-  return { config, layout, weights: views };
 }
