@@ -54,6 +54,14 @@ export function trainCommand(): Command<any> {
       "--balancing-warmup <n:integer>",
       "Token choice: steps in which every token runs all recursions (0).",
     )
+    .option(
+      "--recompute",
+      "Keep only each layer's output and run layers again for their gradients: less memory, about a third more work.",
+    )
+    .option(
+      "--no-recompute",
+      "Keep all activations, also where the run that is resumed, or --config, did not.",
+    )
     .option("--init <folder:string>", "Start from this checkpoint's weights instead of random ones.")
     .option(
       "--init-method <how:string>",
@@ -173,10 +181,12 @@ function checkMemory(
 ): void {
   const sequences = flags.eval_every > 0 ? evaluationSequences(dataset, settings) : 0;
   const { shape, routerWarmup: warmup } = settings;
-  const { peak } = trainingMemory({ config, shape, warmup, evaluationSequences: sequences });
+  const { recompute } = flags;
+  const { peak } = trainingMemory({ config, shape, warmup, recompute, evaluationSequences: sequences });
   if (peak > limit) {
     throw new MemoryError(
       `Cannot train: the run needs ${formatBytes(peak)} of GPU memory, ${formatBytes(limit)} are free; ` +
+        (recompute ? "" : "give --recompute, ") +
         "lower --batch-size or --sequence-length, or choose a smaller --model",
     );
   }
@@ -193,7 +203,10 @@ function dryRun(
     : dataset
     ? evaluationSequences(dataset, settings)
     : shape.batchSize;
-  const memory = trainingMemory({ config, shape, warmup, evaluationSequences: sequences });
+  const memory = (recompute: boolean): string => {
+    const { peak } = trainingMemory({ config, shape, warmup, recompute, evaluationSequences: sequences });
+    return `${formatBytes(peak)} (${peak} bytes)`;
+  };
   const perToken = flopsPerToken(config, { tokens: shape.sequenceLength });
   const stepTokens = shape.batchSize * shape.sequenceLength * shape.gradientAccumulation;
   const total = perToken.full * 3 * stepTokens * schedule.steps;
@@ -208,8 +221,13 @@ function dryRun(
       "FLOPs per token",
       `${(perToken.full / 1e6).toFixed(2)} M forward, paper's formula ${(perToken.paper / 1e6).toFixed(2)} M`,
     ],
-    ["FLOPs of the run", `${total.toExponential(2)} forward and backward`],
-    ["GPU memory", `${formatBytes(memory.peak)} (${memory.peak} bytes)`],
+    [
+      "FLOPs of the run",
+      `${total.toExponential(2)} forward and backward` +
+      (flags.recompute ? ", besides what --recompute runs again" : ""),
+    ],
+    ["GPU memory", memory(flags.recompute)],
+    ...flags.recompute ? [] : [["with --recompute", memory(true)]],
   ];
   terminal.out(rows.map(([name, value]) => `${name!.padEnd(18)}${value}\n`).join(""));
   if (dataset) checkMemory({ config, settings, flags, dataset, limit: hostMemory() });

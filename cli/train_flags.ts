@@ -40,6 +40,7 @@ const flagsSchema = z.strictObject({
   sample_every: interval,
   sample_prompt: z.string(),
   stop_after: count,
+  recompute: z.boolean(),
 }).partial();
 
 export type TrainFlags = z.infer<typeof flagsSchema>;
@@ -66,6 +67,7 @@ const DEFAULTS = {
   save_every: 500,
   sample_every: 0,
   sample_prompt: "The ",
+  recompute: false,
 };
 
 /** What a later call that resumes the run does not take over: what belongs to one call, and what config.json says. */

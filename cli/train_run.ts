@@ -69,6 +69,7 @@ export async function runTraining(
     folder,
     resume,
     init: initOf(flags),
+    recompute: flags.recompute,
     flags: JSON.stringify(flags),
     signal: interrupt.signal,
   };

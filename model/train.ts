@@ -90,6 +90,8 @@ export interface TrainOptions {
   readonly resume: boolean;
   /** A checkpoint whose weights a new run starts from, and how its layers map; null for random weights. */
   readonly init: { readonly folder: string; readonly method: InitMethod } | null;
+  /** Run layers again for their gradients instead of keeping what they left: changes memory and time alone. */
+  readonly recompute: boolean;
   /** The caller's own settings, as JSON: kept with the run for whoever resumes it. */
   readonly flags: string;
   /** Stop, after saving, at the next step's end. */
@@ -113,12 +115,18 @@ export function evaluationSequences(
  * the last checkpoint untouched; GpuError, MemoryError, CheckpointError.
  */
 export async function* train(device: GpuDevice, options: TrainOptions): AsyncGenerator<TrainReport> {
-  const { config, settings, cadence, dataset, folder, signal } = options;
+  const { config, settings, cadence, dataset, folder, recompute, signal } = options;
   const { shape, schedule, seed } = settings;
   const sequences = cadence.evaluateEvery > 0 ? evaluationSequences(dataset, settings) : 0;
   const start = options.resume ? await resumedStep(options) : 0;
   const warmup = settings.routerWarmup;
-  const buffers = allocateTraining(device, { config, shape, warmup, evaluationSequences: sequences });
+  const buffers = allocateTraining(device, {
+    config,
+    shape,
+    warmup,
+    recompute,
+    evaluationSequences: sequences,
+  });
   const { layout, weights, optimizer } = buffers;
   if (options.resume) {
     await loadTraining(device, { folder, layout, weights, optimizer, step: start });

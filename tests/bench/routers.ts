@@ -58,6 +58,7 @@ async function trainOnce(
     folder,
     resume: false,
     init: null,
+    recompute: false,
     tokenizer: "byte",
     flags: JSON.stringify(flags),
     signal: new AbortController().signal,

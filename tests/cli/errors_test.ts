@@ -91,10 +91,12 @@ folderTest("train refuses quickly what cannot fit in memory", async (folder) => 
   const out = join(folder, "out");
   const sizes = ["--batch-size", "1024", "--sequence-length", "2048", "--validation-fraction", "0"];
   const started = performance.now();
-  const parts = ["Cannot ", "iB", "lower --batch-size or --sequence-length"];
-  await assertFails(smallRun(out, "--model", model, "--data", data, ...sizes), { code: 4, parts });
+  const big = smallRun(out, "--model", model, "--data", data, ...sizes);
+  const advice = "lower --batch-size or --sequence-length";
+  await assertFails(big, { code: 4, parts: ["Cannot ", "iB", `give --recompute, ${advice}`] });
   assert(performance.now() - started < 10_000, "the refusal took longer than ten seconds");
   assertEquals(await Deno.stat(out).catch(() => null), null, "a refused run left a folder");
+  await assertFails([...big, "--recompute"], { code: 4, parts: [`are free; ${advice}`] });
   const tooMany = ["--batch-size", String(2 ** 30)];
   await assertFails(smallRun(out, ...tooMany), { code: 4, parts: [String(2 ** 30), "lower --batch-size"] });
 });

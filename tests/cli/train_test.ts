@@ -21,6 +21,11 @@ import {
   writeConfig,
 } from "../support/small_run.ts";
 
+/** The bytes of GPU memory that a plan or a run names first. */
+function gpuBytes(text: string): number {
+  return Number(/GPU memory.*\((\d+) bytes\)/.exec(text)?.[1]);
+}
+
 folderTest("train writes a checkpoint and a line of metrics for each step", async (folder) => {
   const { stdout, stderr } = await morDone(smallRun(folder));
 
@@ -138,13 +143,37 @@ folderTest("train --dry-run trains nothing and foretells the memory", async (fol
   assertEquals(await Deno.stat(out).catch(() => null), null);
   const { stderr } = await morDone(smallRun(out, "--steps", "3"));
 
-  const bytesIn = (text: string): number => Number(/GPU memory.*\((\d+) bytes\)/.exec(text)?.[1]);
-  const [planned, met] = [bytesIn(plan), bytesIn(stderr)];
+  const [planned, met] = [gpuBytes(plan), gpuBytes(stderr)];
   assert(Math.abs(planned - met) <= 0.1 * met, `planned ${planned} bytes, the run took ${met}`);
   for (const part of ["parameters", "FLOPs per token", "384 (64 a step, 6 steps)"]) {
     assertStringIncludes(plan, part);
   }
+  const { stdout: less } = await morDone(smallRun(out, "--dry-run", "--recompute"));
+  assertStringIncludes(less, "forward and backward, besides what --recompute runs again\n");
+  assertStringIncludes(plan, `with --recompute  ${/GPU memory +(.*)/.exec(less)![1]}\n`);
+  assert(gpuBytes(less) < planned, `${gpuBytes(less)} bytes with --recompute, ${planned} without`);
 });
+
+folderTest(
+  "train --recompute takes less memory to the same end; a resumed run may switch it",
+  async (folder) => {
+    const [kept, switched] = [join(folder, "kept"), join(folder, "switched")];
+    const config = join(folder, "run.json");
+    await Deno.writeTextFile(config, '{"recompute": true}');
+    const straight = gpuBytes((await morDone(smallRun(kept))).stderr);
+    const parts = [
+      smallRun(switched, "--stop-after", "2", "--recompute"),
+      ["train", "--out", switched, "--resume", "--stop-after", "3"],
+      ["train", "--out", switched, "--resume", "--stop-after", "4", "--no-recompute"],
+      ["train", "--out", switched, "--resume", "--stop-after", "5", "--config", config],
+      ["train", "--out", switched, "--resume", "--config", config, "--no-recompute"],
+    ];
+    const isLess: boolean[] = [];
+    for (const part of parts) isLess.push(gpuBytes((await morDone(part)).stderr) < straight);
+    assertEquals(isLess, [true, true, false, true, false]);
+    await assertSameCheckpoints(switched, kept);
+  },
+);
 
 folderTest("train reads JSONL by --text-field and folders in name order", async (folder) => {
   const text = await Deno.readTextFile(corpus);

@@ -45,6 +45,7 @@ const options: Omit<TrainOptions, "folder"> = {
   dataset,
   resume: false,
   init: null,
+  recompute: false,
   tokenizer: "byte",
   flags: '{"steps": 10}',
   signal: new AbortController().signal,
@@ -91,6 +92,25 @@ folderTest("five steps and five resumed ones equal ten, bit for bit", async (dev
   const after = await reportsOf(device, { ...options, folder: resumed, resume: true });
   assertEquals(after.map(({ kind }) => kind), ["started"]);
 });
+
+folderTest(
+  "recomputation may be switched when a run is resumed, and changes no bit",
+  async (device, parent) => {
+    const [kept, switched] = [join(parent, "kept"), join(parent, "switched")];
+    const whole = await reportsOf(device, { ...options, ...stopAfter(6), folder: kept });
+    const parts: TrainReport[] = [];
+    for (const [last, recompute] of [[2, true], [4, false], [6, true]] as const) {
+      const resume = last > 2;
+      parts.push(
+        ...await reportsOf(device, { ...options, ...stopAfter(last), recompute, resume, folder: switched }),
+      );
+    }
+    const trained = (reports: readonly TrainReport[]): Partial<StepReport>[] =>
+      stepsOf(reports).map(({ evaluation: _, ...rest }) => rest);
+    assertEquals(trained(parts), trained(whole));
+    assertEquals(filesOf(switched, 6), filesOf(kept, 6));
+  },
+);
 
 folderTest("the same seed gives the same run, another seed another", async (device, parent) => {
   const run = async (seed: number, name: string): Promise<StepReport[]> => {
