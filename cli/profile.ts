@@ -27,6 +27,7 @@ interface ProfileFlags {
   readonly train?: boolean | undefined;
   readonly batchSize?: number | undefined;
   readonly sequenceLength?: number | undefined;
+  readonly recompute?: boolean | undefined;
   readonly repeats: number;
   readonly seed: number;
   readonly dtype?: string | undefined;
@@ -62,6 +63,10 @@ export function profileCommand(): Command<any> {
       "--sequence-length <n:integer>",
       `With --train, tokens of a sequence; ${DEFAULTS.sequenceLength}, or all of the model's positions.`,
     )
+    .option(
+      "--recompute",
+      "With --train, run layers again for their gradients, as mor train --recompute does.",
+    )
     .option("--repeats <n:integer>", "Times to measure each; the median is shown.", { default: 5 })
     .option("--seed <n:integer>", "Seed of the tokens, and of a preset's weights.", { default: 1 })
     .option("--dtype <format:string>", DTYPE_HELP)
@@ -96,7 +101,8 @@ async function run(flags: ProfileFlags, model: string): Promise<void> {
   const shape = flags.train ? stepShape(flags, { config, terminal }) : null;
   using device = await openNamedDevice(terminal);
   terminal.note(`seed: ${flags.seed}`);
-  const training = shape && allocateTraining(device, { config, shape, evaluationSequences: 0 });
+  const { recompute = false } = flags;
+  const training = shape && allocateTraining(device, { config, shape, recompute, evaluationSequences: 0 });
   const weights = await weightsOf(device, { model, config, training, choice, flags, terminal });
   const { tokens: steps, repeats, seed } = flags;
   const ceilings = device.features.has("timestamp-query") ? await measureCeilings(device) : null;
@@ -123,7 +129,7 @@ async function run(flags: ProfileFlags, model: string): Promise<void> {
     context,
     steps,
     inference,
-    training: profile && { ...shape!, profile },
+    training: profile && { ...shape!, recompute, profile },
   };
   // First what the user is there to see; a file that cannot be written is an error after it.
   terminal.out(FORMS[form](report));
@@ -163,7 +169,9 @@ async function writeFiles(
   }
 }
 
-function checkFlags({ promptTokens, tokens, train, batchSize, sequenceLength, repeats }: ProfileFlags): void {
+function checkFlags(
+  { promptTokens, tokens, train, batchSize, sequenceLength, recompute, repeats }: ProfileFlags,
+): void {
   const counts = {
     "-p": promptTokens,
     "-n": tokens,
@@ -175,10 +183,13 @@ function checkFlags({ promptTokens, tokens, train, batchSize, sequenceLength, re
     if (count !== undefined && count < 1) throw new ValidationError(`${name} is ${count}, wanted 1 or more`);
   }
   if (train) return;
-  for (
-    const [name, count] of Object.entries({ "--batch-size": batchSize, "--sequence-length": sequenceLength })
-  ) {
-    if (count !== undefined) throw new ValidationError(`${name} needs --train`);
+  const ofTraining = {
+    "--batch-size": batchSize,
+    "--sequence-length": sequenceLength,
+    "--recompute": recompute,
+  };
+  for (const [name, value] of Object.entries(ofTraining)) {
+    if (value !== undefined) throw new ValidationError(`${name} needs --train`);
   }
 }
 

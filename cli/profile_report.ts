@@ -24,6 +24,8 @@ export interface ProfileReport {
   readonly training: {
     readonly batchSize: number;
     readonly sequenceLength: number;
+    /** Whether layers run again for their gradients. */
+    readonly recompute: boolean;
     readonly profile: TrainingProfile;
   } | null;
 }
@@ -59,8 +61,9 @@ export function reportSections(report: ProfileReport): ReportSection[] {
     },
   ];
   if (training) {
-    const { batchSize, sequenceLength, profile } = training;
-    const what = `a step of ${batchSize} x ${sequenceLength} tokens`;
+    const { batchSize, sequenceLength, recompute, profile } = training;
+    const again = recompute ? ", layers run again for their gradients" : "";
+    const what = `a step of ${batchSize} x ${sequenceLength} tokens${again}`;
     sections.push({
       key: "train",
       test: `train ${batchSize}x${sequenceLength}`,
@@ -144,6 +147,7 @@ export function reportJson(report: ProfileReport): Record<string, unknown> {
       train: {
         batch_size: training.batchSize,
         sequence_length: training.sequenceLength,
+        recompute: training.recompute,
         record_milliseconds: training.profile.recordMilliseconds,
         ...train,
       },

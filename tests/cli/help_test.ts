@@ -22,7 +22,7 @@ const COMMANDS: Readonly<Record<string, readonly string[]>> = {
       "--save-every",
     ],
     ...["--sample-every", "--sample-prompt", "--stop-after", "--resume", "--config", "--dry-run"],
-    "--tokenizer",
+    ...["--tokenizer", "--recompute", "--no-recompute"],
   ],
   generate: [
     ...["-p", "--prompt", "-f", "--file", "-n", "--count", "--temperature", "--top-k", "--top-p", "--min-p"],
@@ -47,7 +47,7 @@ const COMMANDS: Readonly<Record<string, readonly string[]>> = {
   inspect: ["--json"],
   profile: [
     ...["-p", "--prompt-tokens", "-n", "--tokens", "--train", "--batch-size", "--sequence-length"],
-    ...["--repeats", "--seed", "--dtype", "--json"],
+    ...["--recompute", "--repeats", "--seed", "--dtype", "--json"],
   ],
   pull: ["--out", "--file"],
   import: ["--out", "--dtype"],

@@ -93,6 +93,8 @@ Deno.test("profile shows a table for the prompt, the decoding step and, if asked
   assertMatch(stdout, /^ {2}adamw update +2 +\d+\.\d{3} +\d+\.\d % +[\d.]+ +[\d.]+ +[\d.]+ %$/m);
   assertMatch(stdout, /^ {2}recursion 2, backward +\d+/m);
   for (const part of ["adapter: ", "seed: 1"]) assertStringIncludes(stderr, part);
+  const again = await morDone(["profile", "tiny", ...SMALL, ...SMALL_STEP, "--recompute"]);
+  assertStringIncludes(again.stdout, "a step of 2 x 8 tokens, layers run again for their gradients\n");
   const { stdout: short } = await morDone(["profile", "tiny-vanilla", ...SMALL, "--quiet"]);
   for (const part of ["\ntrain", "mean depth"]) assertEquals(short.includes(part), false, short);
 });
@@ -116,7 +118,7 @@ folderTest("profile --json gives the same of a checkpoint as one object", async 
     repeats: 1,
   });
   const decodeFields = ["context", "steps", "mean_depth"];
-  const trainFields = ["batch_size", "sequence_length", "record_milliseconds"];
+  const trainFields = ["batch_size", "sequence_length", "recompute", "record_milliseconds"];
   assertEquals(Object.keys(prefill), FIELDS);
   assertEquals(Object.keys(decode), [...decodeFields, ...FIELDS, "depths"]);
   assertEquals(Object.keys(train), [...trainFields, ...FIELDS]);
@@ -161,6 +163,7 @@ Deno.test("profile refuses unknown models and numbers out of range", async () =>
     [["--json", "--csv"], ["--json and --csv exclude each other"]],
     [["--batch-size", "2"], ["--batch-size needs --train"]],
     [["--sequence-length", "8"], ["--sequence-length needs --train"]],
+    [["--recompute"], ["--recompute needs --train"]],
   ] as const;
   for (const [flags, parts] of wrong) await assertFails(["profile", "tiny", ...flags], { code: 2, parts });
 });
