@@ -10,7 +10,7 @@ const layers = ["main", "cli", "model", "gpu"];
 /** Packages that product code may use, by layer; `node:` is part of the platform. */
 const packages: Record<string, readonly string[]> = {
   main: ["@cliffy/command", "@std/path"],
-  cli: ["@cliffy/command", "@std/cli", "@std/path", "asciichart", "zod"],
+  cli: ["@cliffy/command", "@observablehq/plot", "@std/cli", "@std/path", "asciichart", "linkedom", "zod"],
   model: [
     "@huggingface/gguf",
     "@huggingface/hub",
