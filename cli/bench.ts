@@ -13,6 +13,7 @@ import type { ModelWeights } from "../model/model_weights.ts";
 import { ParameterLayout } from "../model/parameter_layout.ts";
 import { presetConfig, presetNames } from "../model/presets.ts";
 import { initializeWeights } from "../model/weights.ts";
+import { compareCommand } from "./bench_compare.ts";
 import { DTYPE_HELP, KV_DTYPE_HELP, kvDtypeFlag, matrixChoice } from "./dtype_flags.ts";
 import { BATCH_SIZE } from "./generate_prompts.ts";
 import { openProgress } from "./progress.ts";
@@ -45,7 +46,10 @@ export function benchCommand(): Command<any> {
   const command = new Command()
     .description("Compare speeds, side by side in one run.")
     .action(() => command.showHelp());
-  return command.command("throughput", throughputCommand()).reset();
+  return command
+    .command("throughput", throughputCommand())
+    .command("compare", compareCommand())
+    .reset();
 }
 
 // deno-lint-ignore no-explicit-any -- see root.ts

@@ -20,6 +20,11 @@ export class RunFileError extends Error {
   override readonly name = "RunFileError";
 }
 
+/** A program that was started for a command and failed, or that is not there. */
+export class ProcessError extends Error {
+  override readonly name = "ProcessError";
+}
+
 /** Errors whose message is written for the user. */
 const EXPECTED = [
   ConfigError,
@@ -30,6 +35,7 @@ const EXPECTED = [
   GpuError,
   RangeError,
   RunFileError,
+  ProcessError,
 ] as const;
 
 /** The exit code and the line for an error that ended a command. */

@@ -1,4 +1,5 @@
 /** Opening what a command works with: the device, a checkpoint's model. */
+import type { AdapterInfo } from "../gpu/adapter.ts";
 import { type GpuDevice, openDevice } from "../gpu/device.ts";
 import { MemoryError } from "../gpu/errors.ts";
 import { formatBytes, planAllocator } from "../gpu/memory.ts";
@@ -27,10 +28,16 @@ const PROGRESS_NUMBERS = 20e6;
 /** Opens the device and says which adapter it is. A software adapter's buffers are host memory: that is its budget. */
 export async function openNamedDevice(terminal: Terminal): Promise<GpuDevice> {
   const device = await openDevice();
-  const { description, isSoftware } = device.info;
-  terminal.note(`adapter: ${description}${isSoftware ? " (software: runs on the processor, slowly)" : ""}`);
-  if (isSoftware) device.memory.budget = hostMemory();
+  terminal.note(adapterLine(device.info));
+  if (device.info.isSoftware) device.memory.budget = hostMemory();
   return device;
+}
+
+/** The line that names an adapter at the start of a command. */
+export function adapterLine(
+  { description, isSoftware }: Pick<AdapterInfo, "description" | "isSoftware">,
+): string {
+  return `adapter: ${description}${isSoftware ? " (software: runs on the processor, slowly)" : ""}`;
 }
 
 /** Bytes of host memory that buffers may take. */

@@ -39,11 +39,20 @@ export function commandOf(args: readonly string[]): string | undefined {
   return args.find((arg) => !arg.startsWith("-"));
 }
 
+/** What `bench compare` gets besides to run another revision of the program: to check it out and to start it. */
+export const REVISION_PERMISSIONS: readonly string[] = ["--allow-run=deno,git"];
+
+/** Whether these arguments compare revisions: the flag stands among those of a side, `--base "--revision HEAD"`. */
+function comparesRevisions(args: readonly string[]): boolean {
+  const [command, subcommand] = args.filter((arg) => !arg.startsWith("-"));
+  return command === "bench" && subcommand === "compare" &&
+    args.some((arg) => /(^|[\s=])--revision($|[\s=])/.test(arg));
+}
+
 /** Flags for main.ts with these arguments. */
 export function programPermissions(args: readonly string[]): readonly string[] {
-  return commandOf(args) === NETWORK_COMMAND
-    ? [...PROGRAM_PERMISSIONS, ...NETWORK_PERMISSIONS]
-    : PROGRAM_PERMISSIONS;
+  if (commandOf(args) === NETWORK_COMMAND) return [...PROGRAM_PERMISSIONS, ...NETWORK_PERMISSIONS];
+  return comparesRevisions(args) ? [...PROGRAM_PERMISSIONS, ...REVISION_PERMISSIONS] : PROGRAM_PERMISSIONS;
 }
 
 /** Variables of the tests besides; MOR_TEST_SMOLLM2 is the path of a model that the repository does not hold. */

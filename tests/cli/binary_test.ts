@@ -1,26 +1,13 @@
 /** dist/mor, the file that runs without Deno: made by the task in a copy of the checkout, run from another folder. */
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
-import { fromFileUrl, join } from "@std/path";
+import { join } from "@std/path";
+import { copyCheckout } from "../support/checkout.ts";
 import { corpus, folderTest, type Outcome, run } from "../support/program.ts";
 import { smallRun } from "../support/small_run.ts";
 
-const root = fromFileUrl(new URL("../..", import.meta.url));
-const PARTS = ["main.ts", "cli", "model", "gpu", "tools", "offline", "deno.json", "deno.lock"];
-
-async function copy(from: string, to: string): Promise<void> {
-  if ((await Deno.stat(from)).isFile) return await Deno.copyFile(from, to);
-  await Deno.mkdir(to);
-  for await (const { name } of Deno.readDir(from)) await copy(join(from, name), join(to, name));
-}
-
 /** Makes the binary where the checkout and its dist/ stay as they are. */
 async function compile(folder: string): Promise<string> {
-  for (const part of PARTS) await copy(join(root, part), join(folder, part));
-  if (import.meta.resolve("@std/assert").startsWith("file:")) {
-    // These tests run with the stand-ins: the registry was asked a moment ago.
-    await Deno.mkdir(join(folder, ".mor"));
-    await Deno.writeTextFile(join(folder, ".mor", "packages_unreachable"), "");
-  }
+  await copyCheckout(folder);
   const { code, stderr } = await run([Deno.execPath(), "task", "compile"], { cwd: folder });
   assertEquals(code, 0, `dist/mor cannot be made here: ${stderr}`);
   assertStringIncludes(stderr, "compile: made dist/mor");
@@ -54,5 +41,8 @@ folderTest("dist/mor runs from another folder with next to no environment", asyn
   assertEquals([wrong.code, wrong.stdout], [2, ""]);
   assertStringIncludes(wrong.stderr, '"--stepz"');
   assertEquals((await mor("generate", "nothing here", "-p", "x")).code, 1);
+  const revisions = await mor("bench", "compare", "tiny", "--base", "--revision HEAD");
+  assertEquals([revisions.code, revisions.stdout], [2, ""]);
+  assert(/^mor: Cannot compare revisions: .*checkout.*\n$/.test(revisions.stderr), revisions.stderr);
   assertEquals(Array.from(Deno.readDirSync(elsewhere!), ({ name }) => name), ["my model"]);
 });

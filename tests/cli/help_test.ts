@@ -38,7 +38,7 @@ const COMMANDS: Readonly<Record<string, readonly string[]>> = {
       "--kv-memory",
     ],
   ],
-  bench: ["throughput"],
+  bench: ["throughput", "compare"],
   eval: [
     ...["--data", "--text-field", "--routing", "--sequence-length", "--batch-size", "--max-tokens", "--json"],
     "--dtype",
@@ -72,6 +72,15 @@ Deno.test("--help lists every command, and that of a command every flag", async 
     help,
     "0 done, 1 failed, 2 wrong usage, 3 no adapter, 4 not enough memory, 130 interrupted",
   );
+});
+
+Deno.test("--help of bench compare lists every flag", async () => {
+  const words = new Set((await morDone(["bench", "compare", "--help"])).stdout.split(/[\s,]+/));
+  const flags = [
+    ...["--base", "--change", "--pairs", "-p", "--prompt-tokens", "-n", "--tokens", "--train"],
+    ...["--batch-size", "--sequence-length", "--seed", "--dtype", "--json"],
+  ];
+  assertEquals(flags.filter((flag) => !words.has(flag)), []);
 });
 
 Deno.test("help and version go to stdout and succeed", async () => {

@@ -1,0 +1,149 @@
+/** `mor bench compare --revision` in a repository of its own: a copy of this checkout after a commit that is broken. */
+import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
+import { join } from "@std/path";
+import { PROGRAM_PERMISSIONS, programPermissions, REVISION_PERMISSIONS } from "../../tools/permissions.ts";
+import { copyCheckout } from "../support/checkout.ts";
+import { type Outcome, outcomeOf, run, start, waitFor } from "../support/program.ts";
+
+const BROKEN = 'throw new Error("broken on purpose");\n';
+/** Fails in `mor profile` alone, which only processes of a comparison run. */
+const HALF_BROKEN = 'if (Deno.args.includes("profile")) throw new Error("edited on purpose");\n';
+
+let folder: string;
+let program: string;
+
+/** Runs git without the settings and variables of whoever runs the tests. */
+async function git(...args: readonly string[]): Promise<string> {
+  const identity = ["-c", "user.name=A Tester", "-c", "user.email=tester@example.com"];
+  const { code, stdout, stderr } = await run(["sh", "-c", 'exec git "$@"', "sh", ...identity, ...args], {
+    cwd: folder,
+    env: { PATH: Deno.env.get("PATH") ?? "", HOME: folder },
+    clearEnv: true,
+  });
+  assertEquals(code, 0, `git ${args.join(" ")}: ${stderr}`);
+  return stdout;
+}
+
+async function commit(message: string): Promise<void> {
+  await git("add", "--all");
+  await git("commit", "--quiet", "--message", message);
+}
+
+Deno.test.beforeAll(async () => {
+  folder = await Deno.makeTempDir();
+  await copyCheckout(folder);
+  await Deno.writeTextFile(join(folder, ".gitignore"), ".mor/\ndeno.offline.json\n");
+  program = await Deno.readTextFile(join(folder, "main.ts"));
+  await git("init", "--quiet");
+  await Deno.writeTextFile(join(folder, "main.ts"), BROKEN);
+  await commit("broken");
+  await Deno.writeTextFile(join(folder, "main.ts"), program);
+  await commit("whole");
+});
+
+Deno.test.afterAll(async () => {
+  await Deno.remove(folder, { recursive: true });
+});
+
+const SMALL = ["--pairs", "1", "-p", "4", "-n", "2"];
+
+function commandOf(args: readonly string[]): [string, ...string[]] {
+  return [Deno.execPath(), "task", "-q", "mor", "bench", "compare", "tiny", ...args];
+}
+
+async function compare(...args: readonly string[]): Promise<Outcome> {
+  return await run(commandOf(args), { cwd: folder });
+}
+
+/** Folders that set-up does not make. */
+async function leftBehind(): Promise<string[]> {
+  const names = await Array.fromAsync(Deno.readDir(join(folder, ".mor")));
+  return names.filter(({ isDirectory }) => isDirectory).map(({ name }) => name);
+}
+
+/** Checks that no checkout is left, nor git's note of one. */
+async function assertClean(): Promise<void> {
+  assertEquals(await leftBehind(), []);
+  assertEquals((await git("worktree", "list")).trim().split("\n").length, 1);
+  assertEquals(await git("status", "--porcelain", "--", ":!main.ts"), "");
+}
+
+Deno.test("bench compare measures a revision and the program as it is by processes alike", async () => {
+  const sides = ["--base", "--revision HEAD", "--change", "", "--seed", "3"];
+  const { code, stdout, stderr } = await compare(...sides, ...SMALL, "--json");
+  assertEquals(code, 0, stderr);
+  for (const part of ["adapter: ", "seed: 3\n", "2/2 change of pair 1"]) assertStringIncludes(stderr, part);
+  const { by_process: byProcess, pairs, base, change, prefill, decode } = JSON.parse(stdout);
+  assertEquals([byProcess, pairs], [true, 1]);
+  assertEquals([base.revision, base.commit], ["HEAD", (await git("rev-parse", "HEAD")).trim()]);
+  assertEquals([change.revision, change.commit], [null, null]);
+  assertEquals([prefill.base.tokens, prefill.change.tokens, decode.base.tokens], [4, 4, 1]);
+  for (const { pairs: [{ base_milliseconds: base, change_milliseconds: change }] } of [prefill, decode]) {
+    assert(base > 0 && change > 0);
+  }
+  await assertClean();
+});
+
+Deno.test("bench compare runs the program of the revision, and of the checkout without one", async () => {
+  const broken = await compare("--base", "--revision HEAD~1", ...SMALL, "-q");
+  assertEquals([broken.code, broken.stdout], [1, ""]);
+  assertMatch(broken.stderr, /^mor: Cannot measure --base "--revision HEAD~1": .*broken on purpose\n$/);
+  await Deno.writeTextFile(join(folder, "main.ts"), HALF_BROKEN + program);
+  const edited = await compare("--base", "--revision HEAD", ...SMALL, "-q");
+  await Deno.writeTextFile(join(folder, "main.ts"), program);
+  assertEquals([edited.code, edited.stdout], [1, ""]);
+  assertMatch(edited.stderr, /^mor: Cannot measure --change "": .*edited on purpose\n$/);
+  await assertClean();
+});
+
+Deno.test("bench compare refuses a revision that git does not know", async () => {
+  for (
+    const [name, revision] of [["--base", "no-such-branch"], ["--change", "HEAD~9"], ["--base", "--all"]]
+  ) {
+    const { code, stdout, stderr } = await compare(name!, `--revision ${revision}`, "-q");
+    assertEquals([code, stdout], [2, ""], stderr);
+    const start = `mor: With ${name} "--revision ${revision}": git knows no revision "${revision}"`;
+    assert(stderr.startsWith(start), stderr);
+    assertEquals(stderr.split("\n").length, 2, stderr);
+  }
+  await assertClean();
+});
+
+Deno.test("bench compare removes its checkouts when it is interrupted", async () => {
+  const args = ["--base", "--revision HEAD", "--change", "--revision HEAD", "--pairs", "1000", "-q"];
+  for (const signal of ["SIGINT", "SIGTERM"] as const) {
+    const child = start(commandOf(args), { cwd: folder });
+    const ended = outcomeOf(child);
+    await waitFor(async () => (await leftBehind()).length === 2);
+    child.kill(signal);
+    const { code, stdout, stderr } = await ended;
+    assertEquals([code, stdout, stderr], [130, "", "mor: interrupted; nothing is left behind\n"]);
+    await assertClean();
+  }
+});
+
+Deno.test("only bench compare with a revision may start other programs", () => {
+  const revision = ["--base", "--revision HEAD"];
+  for (
+    const args of [
+      ["bench", "compare", "tiny", ...revision],
+      ["-q", "bench", "--verbose", "compare", "tiny", "--change=--dtype f32 --revision v1"],
+      ["bench", "compare", "tiny", "--change", "--dtype f32 --revision=v1"],
+    ]
+  ) {
+    assertEquals(programPermissions(args), [...PROGRAM_PERMISSIONS, ...REVISION_PERMISSIONS]);
+  }
+  for (
+    const args of [
+      ["bench", "compare", "tiny"],
+      ["bench", "compare", "tiny", "--base", "--revisions 3"],
+      ["bench", "throughput", "compare", ...revision],
+      ["compare", "bench", ...revision],
+      ["profile", "tiny", ...revision],
+      ["generate", "bench", "compare", "-p", "--revision HEAD"],
+    ]
+  ) {
+    assertEquals(programPermissions(args), PROGRAM_PERMISSIONS);
+  }
+  assert(!PROGRAM_PERMISSIONS.join().includes("allow-run"), PROGRAM_PERMISSIONS.join());
+});
