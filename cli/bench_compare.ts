@@ -141,8 +141,8 @@ async function loadSide(
   device: GpuDevice,
   { side, comparison: { model, config, sides, settings, terminal } }: { side: Side; comparison: Comparison },
 ): Promise<TimedModel> {
-  const { shape, seed } = settings[side];
-  const training = shape && allocateTraining(device, { config, shape, evaluationSequences: 0 });
+  const { shape, recompute, seed } = settings[side];
+  const training = shape && allocateTraining(device, { config, shape, recompute, evaluationSequences: 0 });
   const weights = await timedWeights(device, {
     model,
     config,

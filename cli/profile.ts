@@ -64,10 +64,10 @@ async function run(flags: ProfileFlags, model: string): Promise<void> {
   }
   const terminal = openTerminal(flags);
   const config = await configOf(model);
-  const { promptTokens: context, steps, shape } = workSettings(flags, { config, terminal });
+  const { promptTokens: context, steps, shape, recompute, seed } = workSettings(flags, { config, terminal });
   using device = await openNamedDevice(terminal);
   terminal.note(`seed: ${flags.seed}`);
-  const { repeats, seed, recompute = false } = flags;
+  const { repeats } = flags;
   const training = shape && allocateTraining(device, { config, shape, recompute, evaluationSequences: 0 });
   const weights = await timedWeights(device, { model, config, training, choice, seed, terminal });
   const ceilings = device.features.has("timestamp-query") ? await measureCeilings(device) : null;

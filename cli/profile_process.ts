@@ -62,7 +62,7 @@ export async function profileByProcess(
   return readProfile(decoder.decode(stdout));
 }
 
-function flagsOf({ promptTokens, steps, shape, seed, dtype }: ProfileRequest): string[] {
+function flagsOf({ promptTokens, steps, shape, recompute, seed, dtype }: ProfileRequest): string[] {
   const training = shape && {
     "--batch-size": shape.batchSize,
     "--sequence-length": shape.sequenceLength,
@@ -71,7 +71,8 @@ function flagsOf({ promptTokens, steps, shape, seed, dtype }: ProfileRequest): s
   const given = Object.entries({ ...values, "--repeats": REPEATS }).filter(([, value]) =>
     value !== undefined
   );
-  return ["--quiet", "--json", ...given.flat().map(String), ...(shape ? ["--train"] : [])];
+  const switches = [...(shape ? ["--train"] : []), ...(recompute ? ["--recompute"] : [])];
+  return ["--quiet", "--json", ...given.flat().map(String), ...switches];
 }
 
 function readProfile(text: string): ProcessProfile {

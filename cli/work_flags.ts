@@ -112,6 +112,7 @@ export function workSettings(
     promptTokens: promptLength(flags, { config, terminal }),
     steps: flags.tokens,
     shape: flags.train ? stepShape(flags, { config, terminal }) : null,
+    recompute: flags.recompute ?? false,
     seed: flags.seed,
   };
 }

@@ -14,6 +14,8 @@ export interface WorkSettings {
   readonly steps: number;
   /** A training step's; null for none. */
   readonly shape: StepShape | null;
+  /** Whether the training step's layers run again for their gradients. */
+  readonly recompute: boolean;
   readonly seed: number;
 }
 

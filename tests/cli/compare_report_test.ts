@@ -35,6 +35,7 @@ const settings = {
   promptTokens: 4,
   steps: 2,
   shape: { batchSize: 3, sequenceLength: 5, gradientAccumulation: 1 },
+  recompute: false,
   seed: 9,
 };
 const side = { text: "", revision: null, commit: null, dtype: null, settings };
@@ -84,6 +85,7 @@ Deno.test("compareJson holds the sides and every pair", () => {
     steps: 2,
     batch_size: 3,
     sequence_length: 5,
+    recompute: false,
   });
   assertEquals(json.by_process as unknown, true);
   assertEquals(json.prefill!.change, {
