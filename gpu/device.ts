@@ -58,6 +58,11 @@ export class GpuDevice implements Allocator {
     return this.handle.limits;
   }
 
+  /** Most bytes of a tensor that a dispatch can bind. */
+  get bindingLimit(): number {
+    return this.limits.maxStorageBufferBindingSize;
+  }
+
   /** Keeps an error for the next awaited call; the first one wins, being nearest to the cause. */
   fail(error: GpuError): void {
     this.#failure ??= error;

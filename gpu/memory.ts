@@ -61,6 +61,8 @@ export class MemoryLedger {
 /** What makes buffers: a device, or a plan that only counts them. */
 export interface Allocator {
   readonly memory: MemoryLedger;
+  /** Most bytes of a tensor that a dispatch can bind. */
+  readonly bindingLimit: number;
   /** A zeroed buffer, counted in `memory`. */
   createBuffer(options: { size: number; usage: GPUBufferUsageFlags; label: string }): GPUBuffer;
   destroyBuffer(buffer: GPUBuffer): void;
@@ -68,13 +70,14 @@ export interface Allocator {
 }
 
 /**
- * An allocator that takes no memory: whatever is built with it, `memory` then tells what a device would need.
- * Nothing built with it can be run.
+ * An allocator that takes no memory: whatever is built with it, `memory` then tells what a device would need, one that
+ * binds tensors of any size. Nothing built with it can be run.
  */
 export function planAllocator(): Allocator {
   const memory = new MemoryLedger();
   return {
     memory,
+    bindingLimit: Infinity,
     createBuffer({ size, label }): GPUBuffer {
       memory.add(size, label);
       return { size, label } as GPUBuffer;
@@ -95,6 +98,11 @@ export class BufferScope implements Allocator {
 
   get memory(): MemoryLedger {
     return this.#parent.memory;
+  }
+
+  /** The parent's. */
+  get bindingLimit(): number {
+    return this.#parent.bindingLimit;
   }
 
   createBuffer(options: { size: number; usage: GPUBufferUsageFlags; label: string }): GPUBuffer {

@@ -15,19 +15,25 @@ const CROSS_ENTROPY = defineKernel("cross_entropy.wgsl", crossEntropyCode, {
 export const IGNORED_TARGET = 0xffffffff;
 
 /**
- * Records losses_r = logsumexp(logits_r) - logits_r[targets_r], in nats, 0 where the target is `IGNORED_TARGET`.
+ * Records losses_r = logsumexp(logits_r) - logits_r[targets_r], in nats, 0 where the target is `IGNORED_TARGET`. With a
+ * `first`, the logits are those of later rows: row r's target and loss are at first + r.
  *
  * With a `gradientScale` the logits are overwritten by their gradient, (softmax(logits_r) - onehot(targets_r)) *
  * gradientScale; with null they stay as they are. logits (rows, stride) f32, stride a multiple of 4 and at least
- * vocabSize: the columns from vocabSize on are left out of the loss and get gradient 0. targets (rows) u32, below
- * vocabSize or ignored; losses (rows) f32.
+ * vocabSize: the columns from vocabSize on are left out of the loss and get gradient 0. targets (first + rows) u32,
+ * below vocabSize or ignored; losses (first + rows) f32.
  *
  * @throws TypeError for a stride below vocabSize or not a multiple of 4.
  */
 export function crossEntropy(
   commands: Commands,
   { logits, targets, losses }: { logits: Tensor; targets: Tensor; losses: Tensor },
-  { rows, vocabSize, gradientScale }: { rows: Rows; vocabSize: number; gradientScale: number | null },
+  { rows, first = 0, vocabSize, gradientScale }: {
+    rows: Rows;
+    first?: number;
+    vocabSize: number;
+    gradientScale: number | null;
+  },
 ): void {
   const stride = logits.shape.at(-1)!;
   if (stride < vocabSize || stride % 4 !== 0) {
@@ -38,15 +44,15 @@ export function crossEntropy(
   }
   checkShape("crossEntropy", {
     logits: [logits, [rows.maximum, stride]],
-    targets: [targets, [rows.maximum]],
-    losses: [losses, [rows.maximum]],
+    targets: [targets, [first + rows.maximum]],
+    losses: [losses, [first + rows.maximum]],
   });
   // The gradient goes over the row once more.
   const lanes = rowLanes(commands.device, stride / 4 * 2);
   commands.dispatch(CROSS_ENTROPY, {
     entryPoint: gradientScale === null ? "forward" : "forward_backward",
     tensors: { rows: rows.count, logits, targets, losses },
-    ...(gradientScale === null ? {} : { settings: { gradient_scale: gradientScale } }),
+    settings: { first, gradient_scale: gradientScale ?? 0 },
     constants: { VOCAB: vocabSize, STRIDE: stride, ...lanes },
     grid: rowGrid(rows, { unitsPerGroup: lanes.ROWS }),
     cost: gradientScale === null

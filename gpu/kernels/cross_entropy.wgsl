@@ -1,6 +1,7 @@
-// losses[r] = logsumexp(logits[r]) - logits[r][targets[r]]
-// logits[r][v] = (softmax(logits[r])[v] - [v == targets[r]]) * gradient_scale, in place, by forward_backward
-// logits (rows, STRIDE), of which the first VOCAB columns count and the others get gradient 0; targets, losses (rows).
+// losses[first + r] = logsumexp(logits[r]) - logits[r][targets[first + r]]
+// logits[r][v] = (softmax(logits[r])[v] - [v == targets[first + r]]) * gradient_scale, in place, by forward_backward
+// logits (rows, STRIDE), of which the first VOCAB columns count and the others get gradient 0; targets, losses
+// (first + rows).
 // A row whose target is IGNORED has loss 0 and gradient 0. LANES invocations per row.
 
 override VOCAB: u32;
@@ -10,6 +11,7 @@ const IGNORED = 0xffffffffu;
 const LOWEST = -3.4028234e38;
 
 struct Settings {
+  first: u32,
   gradient_scale: f32,
 }
 
@@ -34,11 +36,12 @@ fn load_logits(first: u32, v: u32) -> vec4<f32> {
 // Writes the loss of a row; every invocation of the workgroup must call it, those past the end with is_row false.
 fn row_loss(local: vec3<u32>, row: u32, is_row: bool) -> Normalizer {
   let first = row * (STRIDE / 4u);
+  let place = settings.first + row;
   var target_logit = 0.0;
   var end = 0u;
-  if (is_row && targets[row] != IGNORED) {
+  if (is_row && targets[place] != IGNORED) {
     // Read before the barriers of the sums: after them the row may be overwritten.
-    target_logit = logits[first + targets[row] / 4u][targets[row] % 4u];
+    target_logit = logits[first + targets[place] / 4u][targets[place] % 4u];
     end = VOCAB;
   }
   var largest = LOWEST;
@@ -55,7 +58,7 @@ fn row_loss(local: vec3<u32>, row: u32, is_row: bool) -> Normalizer {
   let row_largest = row_max(local, largest);
   let sum = row_sum(local, dot(sums, vec4<f32>(1.0)) * exp(largest - row_largest));
   if (is_row && local.x == 0u) {
-    losses[row] = select((row_largest - target_logit) + log(sum), 0.0, end == 0u);
+    losses[place] = select((row_largest - target_logit) + log(sum), 0.0, end == 0u);
   }
   return Normalizer(row_largest, sum);
 }
@@ -83,7 +86,7 @@ fn forward_backward(
     return;
   }
   let first = row * (STRIDE / 4u);
-  let wanted = targets[row];
+  let wanted = targets[settings.first + row];
   let scale = settings.gradient_scale / normalizer.sum;
   for (var v = local.x * 4u; v < STRIDE; v += LANES * 4u) {
     var gradient = vec4<f32>();

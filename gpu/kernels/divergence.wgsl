@@ -1,7 +1,8 @@
-// divergences[r] = KL(P || Q) = sum over v of p_v * (log p_v - log q_v),
+// divergences[first + r] = KL(P || Q) = sum over v of p_v * (log p_v - log q_v),
 //   P = softmax(reference_logits[r]), Q = softmax(logits[r])
-// agreements[r] = 1 where both have the same largest column, ties to the lowest, else 0
-// reference_logits, logits (rows, STRIDE), of which the first VOCAB columns count; divergences, agreements (rows).
+// agreements[first + r] = 1 where both have the same largest column, ties to the lowest, else 0
+// reference_logits, logits (rows, STRIDE), of which the first VOCAB columns count; divergences, agreements
+// (first + rows).
 // Both are NaN for a row with a logit that is NaN or infinite. LANES invocations per row.
 //
 // As P and Q both sum to 1, the divergence is sum p_v * g(t_v) with t_v = log p_v - log q_v and
@@ -15,11 +16,16 @@ const EXPONENT = 0x7f800000u; // all of its bits are set in a NaN and in an infi
 const NAN = 0x7fc00000u;
 const DAMAGED = 1.0; // in place of -column
 
+struct Settings {
+  first: u32,
+}
+
 @group(0) @binding(0) var<storage, read> rows: array<u32>;
 @group(0) @binding(1) var<storage, read> reference_logits: array<vec4<u32>>; // f32, looked at by their bits too
 @group(0) @binding(2) var<storage, read> logits: array<vec4<u32>>;
 @group(0) @binding(3) var<storage, read_write> divergences: array<u32>; // f32, so that a NaN can be written
 @group(0) @binding(4) var<storage, read_write> agreements: array<u32>;
+@group(0) @binding(5) var<uniform> settings: Settings;
 
 // What one invocation, then the whole row, has met of a distribution.
 struct Peak {
@@ -99,7 +105,7 @@ fn divergence(
   if (local.x == 0u && end > 0u) {
     let is_damaged = p_peak.column == DAMAGED || q_peak.column == DAMAGED;
     let agreement = select(0.0, 1.0, p_peak.column == q_peak.column);
-    divergences[row] = select(bitcast<u32>(sum), NAN, is_damaged);
-    agreements[row] = select(bitcast<u32>(agreement), NAN, is_damaged);
+    divergences[settings.first + row] = select(bitcast<u32>(sum), NAN, is_damaged);
+    agreements[settings.first + row] = select(bitcast<u32>(agreement), NAN, is_damaged);
   }
 }

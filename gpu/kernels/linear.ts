@@ -33,15 +33,20 @@ function vectorProduct(
   }
 }
 
-/** Records out = x W^T. x (rows, K) f32; weight (N, K) in any format; out (rows, N) f32. */
+/**
+ * Records out = x W^T. x (rows, K) f32; weight (N, K) in any format; out (rows, N) f32.
+ *
+ * @param partOf How many rows the given ones are some of, if they are not all: the kernel is chosen for so many,
+ * so that the rows come out as they do all at once, bit for bit.
+ */
 export function linear(
   commands: Commands,
   { x, weight, out }: { x: Tensor; weight: Matrix; out: Tensor },
-  { rows }: { rows: Rows },
+  { rows, partOf = rows.maximum }: { rows: Rows; partOf?: number },
 ): void {
   const [columns, depth] = weight.shape as [number, number];
   checkShape("linear", { x: [x, [rows.maximum, depth]], out: [out, [rows.maximum, columns]] });
-  if (rows.maximum <= MAX_VECTOR_ROWS) {
+  if (partOf <= MAX_VECTOR_ROWS) {
     vectorProduct(commands, { x, weight, residual: null, out }, { rows });
     return;
   }

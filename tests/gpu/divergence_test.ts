@@ -2,7 +2,7 @@ import { assert, assertEquals, assertThrows } from "@std/assert";
 import { Commands } from "../../gpu/commands.ts";
 import type { GpuDevice } from "../../gpu/device.ts";
 import { divergence } from "../../gpu/kernels/divergence.ts";
-import type { Tensor } from "../../gpu/tensor.ts";
+import type { Tensor, TensorData } from "../../gpu/tensor.ts";
 import * as reference from "../reference/divergence.ts";
 import { assertClose } from "../support/close.ts";
 import { blank, gpuTest, run, upload } from "../support/device.ts";
@@ -16,6 +16,8 @@ interface Case {
   readonly vocabSize: number;
   readonly stride?: number;
   readonly spare?: number;
+  /** Rows whose results lie before those of the logits', none unless told. */
+  readonly first?: number;
   /** Standard deviation of the reference's logits, 2 unless told. */
   readonly deviation?: number;
   /** Standard deviation of the difference between the two, 0.3 unless told. */
@@ -38,6 +40,8 @@ const cases: Record<string, Case> = {
   "for logits that would overflow": { count: 9, vocabSize: 50, stride: 52, deviation: 1e4, difference: 1e4 },
   "for huge logits": { count: 9, vocabSize: 50, stride: 52, deviation: 1e30, difference: 1e30 },
   "for fewer rows than there is room for": { count: 10, vocabSize: 12, spare: 30 },
+  "for some rows after others": { count: 13, vocabSize: 37, stride: 44, first: 3 },
+  "for one row after many": { count: 1, vocabSize: 12, first: 1000 },
   "for no rows": { count: 0, vocabSize: 12 },
   "for no rows, with room for some": { count: 0, vocabSize: 12, spare: 30 },
   "for the vocabulary of SmolLM2": { count: 3, vocabSize: 49_152, deviation: 3, difference: 0.05 },
@@ -62,18 +66,23 @@ function uploadLogits(
 async function compare(
   device: GpuDevice,
   { p, q }: { p: Float64Array; q: Float64Array },
-  { count, vocabSize, stride = vocabSize, spare }: Case,
+  { count, vocabSize, stride = vocabSize, spare, first = 0 }: Case,
 ): Promise<{ divergences: number[]; agreements: number[] }> {
   const rows = uploadRows(device, { count, spare });
   const sizes = { rows: rows.maximum, vocabSize, stride };
   const referenceLogits = uploadLogits(device, p, sizes);
   const logits = uploadLogits(device, q, sizes);
-  const outputs = { divergences: blank(device, [rows.maximum]), agreements: blank(device, [rows.maximum]) };
+  const shape = [first + rows.maximum];
+  const outputs = { divergences: blank(device, shape), agreements: blank(device, shape) };
   const [divergences, agreements] = await run(device, (commands) => {
     recordRows(commands, rows);
-    divergence(commands, { referenceLogits, logits, ...outputs }, { rows, vocabSize });
+    divergence(commands, { referenceLogits, logits, ...outputs }, { rows, first, vocabSize });
   }, [outputs.divergences, outputs.agreements]);
-  return { divergences: writtenPart(divergences!, count), agreements: writtenPart(agreements!, count) };
+  function written(values: TensorData): number[] {
+    assert(values.subarray(0, first).every(Number.isNaN), "results of other rows were written");
+    return writtenPart(values.subarray(first), count);
+  }
+  return { divergences: written(divergences!), agreements: written(agreements!) };
 }
 
 async function checkCase(device: GpuDevice, settings: Case): Promise<void> {
@@ -138,7 +147,7 @@ gpuTest("divergence shows logits that are not finite, wherever they are", async 
 });
 
 gpuTest("divergence refuses rows that are unlike, too short or not whole vectors", (device) => {
-  function record(vocabSize: number, [p, q]: readonly [number, number]): void {
+  function record(vocabSize: number, [p, q, first = 0]: readonly [number, number, number?]): void {
     const rows = uploadRows(device, { count: 1 });
     const tensors = {
       referenceLogits: blank(device, [1, p]),
@@ -146,10 +155,11 @@ gpuTest("divergence refuses rows that are unlike, too short or not whole vectors
       divergences: blank(device, [1]),
       agreements: blank(device, [1]),
     };
-    divergence(new Commands(device, "test"), tensors, { rows, vocabSize });
+    divergence(new Commands(device, "test"), tensors, { rows, first, vocabSize });
   }
   assertThrows(() => record(9, [10, 10]), TypeError, "a multiple of 4");
   assertThrows(() => record(9, [8, 8]), TypeError, "at least 9 columns");
   assertThrows(() => record(9, [16, 12]), TypeError, "referenceLogits has shape (1,16)");
+  assertThrows(() => record(9, [12, 12, 1]), TypeError, "divergences has shape (1), expected (2)");
   return Promise.resolve();
 });

@@ -1,6 +1,8 @@
 import { assertEquals, assertThrows } from "@std/assert";
 import { Commands } from "../../gpu/commands.ts";
 import { linear, linearAdd, linearBackwardInput, linearBackwardWeight } from "../../gpu/kernels/linear.ts";
+import { viewRows } from "../../gpu/packed_matrix.ts";
+import { staticRows } from "../../gpu/rows.ts";
 import * as reference from "../reference/linear.ts";
 import { assertClose } from "../support/close.ts";
 import { blank, gpuTest, run, upload } from "../support/device.ts";
@@ -90,6 +92,37 @@ for (const rowCase of [...rowCases, ...fewRowCases]) {
     const wanted = writtenPart(gotProduct!, size).map((value, i) => Math.fround(residual[i]!) + value);
     assertEquals(writtenPart(gotOut!, size), wanted.map(Math.fround));
   });
+}
+
+/** Rows of which some are fewer than the kernel for few rows takes, and rows that it takes all. */
+const parts: readonly (readonly number[])[] = [[64, 1], [16, 16, 8], [16, 1], [20, 20], [4, 4, 3]];
+
+for (const counts of parts) {
+  for (const shapes of ["software", "hardware"] as const) {
+    const title = `linear gives ${counts.join(" + ")} rows the bits that all of them get at once`;
+    gpuTest(`${title}, ${shapes} variant`, async (opened) => {
+      const device = shapes === "hardware" ? asHardware(opened) : opened;
+      const random = createRandom(14);
+      const [total, depth] = [counts.reduce((sum, count) => sum + count, 0), 512];
+      const x = upload(device, random.normals(total * depth), [total, depth]);
+      const weight = upload(device, random.normals(outFeatures * depth), [outFeatures, depth]);
+      const whole = blank(device, [total, outFeatures]);
+      const cut = counts.map((count) => blank(device, [count, outFeatures]));
+      const [wanted, ...met] = await run(device, (commands) => {
+        linear(commands, { x, weight, out: whole }, { rows: staticRows(device, total) });
+        let start = 0;
+        counts.forEach((count, i) => {
+          const part = viewRows(x, { start, count });
+          linear(commands, { x: part, weight, out: cut[i]! }, {
+            rows: staticRows(device, count),
+            partOf: total,
+          });
+          start += count;
+        });
+      }, [whole, ...cut]);
+      assertEquals(met.flatMap((values) => [...values]), [...wanted!]);
+    });
+  }
 }
 
 gpuTest("linear, linearAdd and the gradients refuse other shapes by the tensor's name", (device) => {

@@ -91,6 +91,16 @@ Deno.test("BufferScope frees its buffers together and nobody else's", () => {
   assertEquals(device.memory.live, 0);
 });
 
+gpuTest(
+  "a device binds what its adapter does, a scope what its parent does and a plan anything",
+  (device) => {
+    assertEquals(device.bindingLimit, device.limits.maxStorageBufferBindingSize);
+    assertEquals(new BufferScope(device).bindingLimit, device.bindingLimit);
+    assertEquals(planAllocator().bindingLimit, Infinity);
+    return Promise.resolve();
+  },
+);
+
 Deno.test("BufferScope keeps its own buffers when it destroys another's", () => {
   const device = planAllocator();
   const scope = new BufferScope(device);
