@@ -4,6 +4,7 @@ import type { GpuDevice } from "../gpu/device.ts";
 import type { Allocator } from "../gpu/memory.ts";
 import { viewTensor, writeTensor } from "../gpu/tensor.ts";
 import type { ModelConfig } from "./config.ts";
+import { headLogits } from "./head.ts";
 import type { KvCache } from "./kv_cache.ts";
 import type { ModelWeights } from "./model_weights.ts";
 import { transformerForward } from "./transformer.ts";
@@ -47,7 +48,8 @@ export class CachedPass {
       shape: { lengths: [rows], routing: "causal", backward: false, head, cache },
     });
     this.commands = new Commands(device, "cached forward");
-    transformerForward(this.commands, { config, weights, workspace: this.workspace });
+    const pass = { config, weights, workspace: this.workspace };
+    headLogits(this.commands, pass, { state: transformerForward(this.commands, pass) });
   }
 
   /** Runs at most `rows` new tokens. */

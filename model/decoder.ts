@@ -13,6 +13,7 @@ import { readTensor } from "../gpu/readback.ts";
 import { viewTensor, writeTensor } from "../gpu/tensor.ts";
 import { CachedPass, clearSlot } from "./cached_pass.ts";
 import { ConfigError, type ModelConfig } from "./config.ts";
+import { headLogits } from "./head.ts";
 import { allocateCache, type KvCache } from "./kv_cache.ts";
 import type { ModelWeights } from "./model_weights.ts";
 import { type DecodedToken, MAX_STEPS_PER_READ, SlotSampler } from "./slot_sampler.ts";
@@ -83,7 +84,8 @@ export class Decoder {
     const { ids, full: packing, cache } = this.#stepWorkspace;
     this.#step.mark("embedding");
     nextRows(this.#step, { slots: cache!.slots, ...this.#sampler.state, ids, packing });
-    transformerForward(this.#step, { config, weights, workspace: this.#stepWorkspace });
+    const pass = { config, weights, workspace: this.#stepWorkspace };
+    headLogits(this.#step, pass, { state: transformerForward(this.#step, pass) });
     this.#sampler.record(this.#step, this.#stepWorkspace, { lastRow: false });
   }
 

@@ -35,8 +35,8 @@ export class Evaluator {
     const pass = { config, weights, workspace };
     this.#commands.clear(workspace.losses);
     this.#commands.clear(workspace.agreements);
-    transformerForward(this.#commands, pass);
-    transformerLosses(this.#commands, pass, { lossScale: 1, gradient: false });
+    const state = transformerForward(this.#commands, pass);
+    transformerLosses(this.#commands, pass, { state, lossScale: 1, gradients: null });
   }
 
   /** Runs a batch that fills the workspace; what came out is read from there. */

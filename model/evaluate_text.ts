@@ -64,7 +64,7 @@ export function evaluateText(
   function open(allocator: Allocator, lengths: readonly number[]): WindowRunner<EvaluatedBatch> {
     const workspace = allocateWorkspace(allocator, {
       config,
-      shape: { lengths, routing, backward: false, head: "all" },
+      shape: { lengths, routing, backward: false, head: "losses" },
     });
     const evaluator = new Evaluator(device, { config, weights, workspace });
     function run(batch: Batch): Promise<EvaluatedBatch> {

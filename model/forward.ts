@@ -10,6 +10,7 @@ import { packingTensors, rowDepths, stepRows } from "./depths.ts";
 import type { Routing } from "./selection.ts";
 import { CachedPass } from "./cached_pass.ts";
 import { generate } from "./generate.ts";
+import { headLogits } from "./head.ts";
 import { allocateCache } from "./kv_cache.ts";
 import type { ModelWeights } from "./model_weights.ts";
 import type { ParameterLayout } from "./parameter_layout.ts";
@@ -160,29 +161,31 @@ async function forward(
   const scope = new BufferScope(device);
   const workspace = allocateWorkspace(scope, {
     config,
-    shape: { lengths, routing, backward, head: "all" },
+    shape: { lengths, routing, backward, head: targets ? "losses" : "all" },
   });
   const pass = { config, weights, workspace };
   const flatIds = Uint32Array.from(ids.flat());
   writeTensor(device, workspace.ids, flatIds);
 
   const commands = new Commands(device, "forward");
-  const finalState = transformerForward(commands, pass);
-  // The losses turn the logits into their gradient.
-  const logits = createTensor(scope, { shape: workspace.logits.shape, label: "logits" });
-  commands.copy(workspace.logits, logits);
+  const state = transformerForward(commands, pass);
+  const gradients = backward ? layout.allocate(scope, "gradients") : null;
+  let { logits } = workspace;
   if (targets) {
     writeTensor(device, workspace.targets, Uint32Array.from(targets.flat()));
-    transformerLosses(commands, pass, { lossScale: 1, gradient: backward });
+    // Losses leave no logits behind.
+    logits = createTensor(scope, { shape: [flatIds.length, logits.shape[1]!], label: "all logits" });
+    transformerLosses(commands, pass, { state, lossScale: 1, gradients, allLogits: logits });
+  } else {
+    headLogits(commands, pass, { state });
   }
-  if (backward) {
+  if (gradients) {
     const { order, starts } = groupByToken(flatIds, { vocabSize: config.vocabSize });
     writeTensor(device, workspace.tokenOrder, order);
     writeTensor(device, workspace.tokenStarts, starts);
-    const gradients = layout.allocate(scope, "gradients");
-    transformerBackward(commands, pass, { gradients, finalState, lossScale: 1 });
+    transformerBackward(commands, pass, { gradients, lossScale: 1 });
     submit(device, [commands]);
-    await writeSafetensors(gradientsPath, {
+    await writeSafetensors(gradientsPath!, {
       tensors: parameterSources(device, { layout, views: gradients }),
       metadata: { format: "pt" },
     });

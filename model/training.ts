@@ -71,16 +71,18 @@ const MAX_ROWS = 2 ** 26;
 /**
  * @param recompute Keep only the outputs of layers, and run each again for its gradients, which are the same in every
  * bit; not unless told.
+ * @param logitRows Most rows that have logits at once; see `WorkspaceShape`.
  * @throws MemoryError when it does not fit the allocator's budget or limits.
  */
 export function allocateTraining(
   device: Allocator,
-  { config, shape, warmup = NO_WARMUP, recompute = false, evaluationSequences }: {
+  { config, shape, warmup = NO_WARMUP, recompute = false, evaluationSequences, logitRows }: {
     config: ModelConfig;
     shape: StepShape;
     warmup?: RouterWarmup;
     recompute?: boolean;
     evaluationSequences: number;
+    logitRows?: number | undefined;
   },
 ): TrainingBuffers {
   const { batchSize: sequences, sequenceLength: tokens } = shape;
@@ -103,7 +105,8 @@ export function allocateTraining(
         routing: "top-k",
         backward: true,
         recompute,
-        head: "all",
+        head: "losses",
+        logitRows,
         movingCapacity: warmup.capacity > 0,
       },
     }),
@@ -113,7 +116,8 @@ export function allocateTraining(
         lengths: new Array<number>(evaluationSequences).fill(tokens),
         routing: "causal",
         backward: false,
-        head: "all",
+        head: "losses",
+        logitRows,
       },
     }),
   };
@@ -173,9 +177,9 @@ export class TrainingPrograms {
     this.batch = new Commands(device, "forward and backward");
     const pass = { config, weights, workspace };
     const lossScale = 1 / shape.gradientAccumulation;
-    const finalState = transformerForward(this.batch, pass);
-    transformerLosses(this.batch, pass, { lossScale, gradient: true });
-    transformerBackward(this.batch, pass, { gradients, finalState, lossScale });
+    const state = transformerForward(this.batch, pass);
+    transformerLosses(this.batch, pass, { state, lossScale, gradients });
+    transformerBackward(this.batch, pass, { gradients, lossScale });
     this.update = new Commands(device, "optimizer");
     optimizerUpdate(this.update, { weights, gradients, state: optimizer }, { layout, settings });
     if (decisions.kind === "token_choice" && weights.routerBias) {

@@ -1,34 +1,24 @@
 /**
- * The model on one page: embedding -> first layers -> recursion -> last layer -> norm -> logits -> losses, and back.
+ * The model on one page: embedding -> first layers -> recursion -> last layer -> head (norm, logits, losses), and back.
  *
  * Vanilla models have only "first" layers; the recursive baseline repeats its block on every token; a model with a
- * router is Mixture-of-Recursions (recursion.ts). Everything here records work; `submit` runs it.
+ * router is Mixture-of-Recursions (recursion.ts). The head is head.ts. Everything here records work; `submit` runs it.
  */
 import type { Commands } from "../gpu/commands.ts";
-import { crossEntropy } from "../gpu/kernels/cross_entropy.ts";
 import { embedding, embeddingBackward } from "../gpu/kernels/embedding.ts";
-import { gatherRows } from "../gpu/kernels/gather_rows.ts";
-import { linearBackwardInput, linearBackwardWeight, normLinear } from "../gpu/kernels/linear.ts";
-import { rmsNormBackward } from "../gpu/kernels/rms_norm.ts";
 import { sum } from "../gpu/kernels/sum.ts";
 import type { Tensor } from "../gpu/tensor.ts";
 import { type LayerRun, layersBackward, layersForward } from "./block.ts";
 import type { ModelConfig } from "./config.ts";
 import { selectLosses } from "./expert_choice.ts";
+import { headLosses } from "./head.ts";
 import { placeRows } from "./kv_cache.ts";
-import type { LayerWeights, ModelWeights } from "./model_weights.ts";
+import type { LayerWeights } from "./model_weights.ts";
 import type { ParameterViews } from "./parameter_layout.ts";
 import { layerPlan } from "./parameters.ts";
 import { type Recursion, recursionBackward, recursionForward } from "./recursion.ts";
 import { depthLosses } from "./token_choice.ts";
-import { LOSS_SLOTS, type Workspace } from "./workspace.ts";
-
-/** A model's weights together with the buffers of a pass. */
-export interface Pass {
-  readonly config: ModelConfig;
-  readonly weights: ModelWeights;
-  readonly workspace: Workspace;
-}
+import { LOSS_SLOTS, type Pass } from "./workspace.ts";
 
 /** The layers of a model in the order in which they run, each part with its weights (or their gradients). */
 function layersOf<L extends LayerWeights>(
@@ -68,9 +58,9 @@ function partsOf({ config, weights, workspace }: Pass): {
   };
 }
 
-/** Records ids -> logits. The last layer's output, (B * T, C), is returned. */
+/** Records ids -> the last layer's output, (B * T, C), which is returned: what the head takes. */
 export function transformerForward(commands: Commands, pass: Pass): Tensor {
-  const { config, weights, workspace } = pass;
+  const { weights, workspace } = pass;
   const { layers: context, full, ids, embedded, cache } = workspace;
   const { first, recursion, last } = partsOf(pass);
   const everyToken = { context, packing: full };
@@ -82,37 +72,30 @@ export function transformerForward(commands: Commands, pass: Pass): Tensor {
   const before = layersForward(commands, { x: embedded, run: first }, everyToken);
   const after = recursionForward(commands, recursion, before);
   commands.mark("last layers");
-  const state = layersForward(commands, { x: after, run: last }, everyToken);
-
-  commands.mark("head");
-  const { headPacking, headState, normed, rrms, logits } = workspace;
-  if (headState) gatherRows(commands, { x: state, packing: headPacking, out: headState });
-  const { rows } = headPacking;
-  const x = headState ?? state;
-  const tensors = { x, norm: weights.norm, weight: weights.head, out: logits, normed, rrms };
-  normLinear(commands, tensors, { rows, eps: config.rmsNormEps, keeps: context.backward });
-  return state;
+  return layersForward(commands, { x: after, run: last }, everyToken);
 }
 
 /**
  * Records the loss terms into `workspace.losses`, added to what is there: mean cross-entropy, and the routers' losses
- * summed over steps. With `gradient` the logits turn into their gradient.
+ * summed over steps. With `gradients` the head's backward pass is recorded with it, see `headLosses`.
+ *
+ * @param state What `transformerForward` returned.
+ * @param allLogits (B * T, Vp): gets the logits of all rows, if given.
  */
 export function transformerLosses(
   commands: Commands,
-  { config, workspace }: Pass,
-  { lossScale, gradient }: { lossScale: number; gradient: boolean },
+  pass: Pass,
+  { state, lossScale, gradients, allLogits = null }: {
+    state: Tensor;
+    lossScale: number;
+    gradients: ParameterViews | null;
+    allLogits?: Tensor | null;
+  },
 ): void {
-  const { logits, targets, tokenLosses, losses, headPacking: { rows }, decisions, shape } = workspace;
-  const scale = lossScale / rows.maximum;
-  const gradientScale = gradient ? scale : null;
+  const { config, workspace } = pass;
+  const { losses, headPacking, decisions, shape } = workspace;
+  headLosses(commands, pass, { state, scale: lossScale / headPacking.rows.maximum, gradients, allLogits });
   commands.mark("losses");
-  crossEntropy(commands, { logits, targets, losses: tokenLosses }, {
-    rows,
-    vocabSize: config.vocabSize,
-    gradientScale,
-  });
-  sum(commands, { values: tokenLosses, out: losses }, { rows, slot: LOSS_SLOTS.ce, scale, accumulate: true });
   if (decisions.kind === "token_choice") {
     depthLosses(commands, { decision: decisions.decision, losses }, {
       config,
@@ -134,39 +117,21 @@ export function transformerLosses(
 }
 
 /**
- * Records the backward pass, after `transformerLosses` has left the gradient of the logits in their place. Gradients of
- * weights are added to, so those of a shared block sum over its recursions.
- *
- * @param finalState What `transformerForward` returned.
+ * Records the backward pass of everything before the head, after `transformerLosses` has left the gradient of the last
+ * layer's output in `workspace.gradState`. Gradients of weights are added to, so those of a shared block sum over its
+ * recursions.
  */
 export function transformerBackward(
   commands: Commands,
   pass: Pass,
-  { gradients, finalState, lossScale }: {
-    gradients: ParameterViews;
-    finalState: Tensor;
-    lossScale: number;
-  },
+  { gradients, lossScale }: { gradients: ParameterViews; lossScale: number },
 ): void {
-  const { config, weights, workspace } = pass;
-  const { layers: context, full, ids, embedded, gradState, gradPacked, logits, normed } = workspace;
+  const { config, workspace } = pass;
+  const { layers: context, full, ids, embedded, gradState, gradPacked } = workspace;
   const { first, recursion, last } = partsOf(pass);
   const { rows } = full;
   const everyToken = { context, packing: full };
   const layerGradients = layersOf(config, gradients.layers);
-
-  commands.mark("head, backward");
-  const gradNormed = context.scratch.branch;
-  linearBackwardInput(commands, { gradOut: logits, weight: weights.head, gradX: gradNormed }, { rows });
-  linearBackwardWeight(commands, { gradOut: logits, x: normed, gradWeight: gradients.head }, { rows });
-  rmsNormBackward(commands, {
-    x: finalState,
-    weight: weights.norm,
-    rrms: workspace.rrms,
-    gradOut: gradNormed,
-    gradX: gradState,
-    gradWeight: gradients.norm,
-  }, { rows, accumulate: false });
 
   commands.mark("last layers, backward");
   const beforeRecursion = first.activations.at(-1)?.out ?? embedded;

@@ -9,6 +9,7 @@ import { fixedPacking, fullPacking, type Packing } from "../gpu/packing.ts";
 import { createTensor, type Dtype, type Tensor, viewTensor } from "../gpu/tensor.ts";
 import type { LayerBuffers } from "./block.ts";
 import { ConfigError, type ModelConfig } from "./config.ts";
+import { allocateChunkedLogits, allocateLogits, type HeadLogits } from "./head_chunks.ts";
 import { allocateCachePass, type CachePass, type KvCache } from "./kv_cache.ts";
 import {
   allocateLayerActivations,
@@ -18,7 +19,8 @@ import {
   type LayerKeys,
   type SharedKeys,
 } from "./layer_buffers.ts";
-import { layerPlan, paddedVocabSize } from "./parameters.ts";
+import type { ModelWeights } from "./model_weights.ts";
+import { layerPlan } from "./parameters.ts";
 import type { Decisions } from "./recursion.ts";
 import { ropeScales } from "./rope_scaling.ts";
 import { allocateExpertSelections, type Routing, type SelectionShape } from "./selection.ts";
@@ -33,8 +35,10 @@ export interface WorkspaceShape {
   readonly backward: boolean;
   /** For backward keep only the outputs of layers, and run each again for its gradients; not unless told. */
   readonly recompute?: boolean;
-  /** Rows that get logits: all of them, or one chosen row. */
-  readonly head: "all" | "one";
+  /** What the head makes: logits of all rows, of one chosen row, or losses, which need logits of some rows at a time. */
+  readonly head: "all" | "one" | "losses";
+  /** Of a head for losses, most rows that have logits at once: see `allocateChunkedLogits`, which chooses unless told. */
+  readonly logitRows?: number | undefined;
   /** Whether capacities change from pass to pass (capacity warm-up); not unless told. */
   readonly movingCapacity?: boolean;
   /** Keys and values of earlier tokens, to go on from; a pass over whole sequences has none. */
@@ -49,7 +53,7 @@ export interface StepBuffers extends LayerBuffers {
 }
 
 /** Buffers of a pass; M = B * T rows, C hidden size, Vp padded vocabulary. */
-export interface Workspace {
+export interface Workspace extends HeadLogits {
   readonly shape: SelectionShape;
   readonly layers: LayerContext;
   readonly full: Packing;
@@ -69,10 +73,9 @@ export interface Workspace {
   /** The rows that get logits, and their states (head rows, C) when they are not all. */
   readonly headPacking: Packing;
   readonly headState: Tensor | null;
-  /** (head rows, C), (head rows), (head rows, Vp), (head rows). */
+  /** (head rows, C), (head rows), (head rows). */
   readonly normed: Tensor;
   readonly rrms: Tensor;
-  readonly logits: Tensor;
   readonly tokenLosses: Tensor;
   /** (LOSS_SLOTS) sums of the loss terms. */
   readonly losses: Tensor;
@@ -85,6 +88,13 @@ export interface Workspace {
   readonly gradPacked: Tensor;
 }
 
+/** A model's weights together with the buffers of a pass. */
+export interface Pass {
+  readonly config: ModelConfig;
+  readonly weights: ModelWeights;
+  readonly workspace: Workspace;
+}
+
 /** Places in `losses`. */
 export const LOSS_SLOTS = { ce: 0, auxiliary: 1, balancing: 2, z: 3 } as const;
 
@@ -95,7 +105,7 @@ export function allocateWorkspace(
   device: Allocator,
   { config, shape: wanted }: { config: ModelConfig; shape: WorkspaceShape },
 ): Workspace {
-  const { cache = null, head, recompute = false, ...rest } = wanted;
+  const { cache = null, head, logitRows, recompute = false, ...rest } = wanted;
   const shape: SelectionShape = { movingCapacity: false, ...rest };
   const { lengths, backward } = shape;
   const longest = cache?.capacity ?? Math.max(...lengths);
@@ -142,7 +152,9 @@ export function allocateWorkspace(
     headState: head === "one" ? tensor("head state", [1, hiddenSize]) : null,
     normed: tensor("normed", [headRows, hiddenSize]),
     rrms: tensor("rrms", [headRows]),
-    logits: tensor("logits", [headRows, paddedVocabSize(config)]),
+    ...(head === "losses"
+      ? allocateChunkedLogits(device, { config, rows: headPacking.rows, logitRows })
+      : allocateLogits(device, { config, rows: headPacking.rows })),
     tokenLosses: tensor("token losses", [headRows]),
     losses: tensor("losses", [Object.keys(LOSS_SLOTS).length]),
     agreements: tensor("agreements", [config.recursion?.numRecursions ?? 0]),

@@ -12,6 +12,7 @@ import { fillWeights, planWeights } from "../../model/load_weights.ts";
 import type { ModelWeights } from "../../model/model_weights.ts";
 import { GREEDY } from "../../model/sampling.ts";
 import { stepsPerRead } from "../../model/slot_sampler.ts";
+import { headLogits } from "../../model/head.ts";
 import { transformerForward } from "../../model/transformer.ts";
 import { allocateWorkspace } from "../../model/workspace.ts";
 
@@ -52,7 +53,8 @@ export class OwnModel {
     const workspace = allocateWorkspace(scope, { config, shape });
     writeTensor(this.#device, workspace.ids, Uint32Array.from(ids));
     const commands = new Commands(this.#device, "forward");
-    transformerForward(commands, { config, weights: this.#weights, workspace });
+    const pass = { config, weights: this.#weights, workspace };
+    headLogits(commands, pass, { state: transformerForward(commands, pass) });
     submit(this.#device, [commands]);
     const logits = await readTensor(this.#device, workspace.logits);
     commands.destroy();

@@ -7,13 +7,14 @@ import { assertEquals } from "@std/assert";
 import { Commands, submit } from "../../gpu/commands.ts";
 import type { GpuDevice } from "../../gpu/device.ts";
 import { readTensor, readTensors } from "../../gpu/readback.ts";
-import { type Tensor, writeTensor } from "../../gpu/tensor.ts";
+import { createTensor, type Tensor, writeTensor } from "../../gpu/tensor.ts";
+import { headLogits } from "../../model/head.ts";
 import { DEFAULT_OPTIMIZER } from "../../model/optimizer.ts";
 import type { ParameterLayout, ParameterViews } from "../../model/parameter_layout.ts";
 import type { Decisions } from "../../model/recursion.ts";
 import { selectionsOf } from "../../model/router_health.ts";
 import { allocateTraining, TrainingPrograms } from "../../model/training.ts";
-import { transformerForward } from "../../model/transformer.ts";
+import { transformerForward, transformerLosses } from "../../model/transformer.ts";
 import { parameterTensor } from "../../model/weights.ts";
 import { allocateWorkspace } from "../../model/workspace.ts";
 import { assertClose } from "../support/close.ts";
@@ -67,29 +68,43 @@ async function assertDecisions(
   }
 }
 
-for (const name of goldenNames) {
-  gpuTest(`training matches golden case ${name}`, async (device) => {
+/** Each case with all its logits at once, and with those of 16 rows at a time. */
+const trainings = goldenNames.flatMap((name) => [
+  { name, how: "", logitRows: undefined },
+  { name, how: ", logits of 16 rows at a time", logitRows: 16 },
+]);
+
+for (const { name, how, logitRows } of trainings) {
+  gpuTest(`training matches golden case ${name}${how}`, async (device) => {
     const golden = readGolden(name);
     const { config, tensors } = golden;
     const { sequences, tokens } = goldenShape(golden);
     const shape = { batchSize: sequences, sequenceLength: tokens, gradientAccumulation: 1 };
-    const buffers = allocateTraining(device, { config, shape, evaluationSequences: 0 });
+    const buffers = allocateTraining(device, { config, shape, evaluationSequences: 0, logitRows });
     const { layout, weights, gradients, workspace } = buffers;
+    assertEquals(workspace.headChunks.length > 1, logitRows !== undefined);
     uploadWeights(device, { golden, layout, weights });
-
-    const forward = new Commands(device, "forward");
-    transformerForward(forward, { config, weights, workspace });
-    writeTensor(device, workspace.ids, Uint32Array.from(tensors.get("input_ids")!.data));
-    submit(device, [forward]);
-    const logits = await readLogits(device, workspace.logits, config.vocabSize);
-    assertClose(logits, goldenValues(golden, "logits"), { relative: VALUES, label: "logits" });
-    await assertDecisions(device, { golden, decisions: workspace.decisions });
-
-    const programs = new TrainingPrograms(device, { config, shape, buffers, settings: DEFAULT_OPTIMIZER });
     const batch = {
       ids: Uint32Array.from(tensors.get("input_ids")!.data),
       targets: Uint32Array.from(tensors.get("targets")!.data),
     };
+
+    const forward = new Commands(device, "forward");
+    const pass = { config, weights, workspace };
+    const allLogits = createTensor(device, {
+      shape: [sequences * tokens, workspace.logits.shape[1]!],
+      label: "all logits",
+    });
+    const state = transformerForward(forward, pass);
+    transformerLosses(forward, pass, { state, lossScale: 1, gradients: null, allLogits });
+    writeTensor(device, workspace.ids, batch.ids);
+    writeTensor(device, workspace.targets, batch.targets);
+    submit(device, [forward]);
+    const logits = await readLogits(device, allLogits, config.vocabSize);
+    assertClose(logits, goldenValues(golden, "logits"), { relative: VALUES, label: "logits" });
+    await assertDecisions(device, { golden, decisions: workspace.decisions });
+
+    const programs = new TrainingPrograms(device, { config, shape, buffers, settings: DEFAULT_OPTIMIZER });
     for (let step = 0; step < 6; step++) {
       const { losses, gradNorm } = await programs.step([batch], { learningRate: 1e-3, step, seed: 0 });
       const at = (tensor: string): number[] => [goldenValues(golden, tensor)[step]!];
@@ -115,7 +130,9 @@ for (const name of goldenNames) {
     const norm = Math.sqrt(Array.from(final).reduce((sum, value) => sum + value ** 2, 0));
     assertClose([norm], goldenValues(golden, "adamw_final_norm"), { relative: VALUES, label: "final norm" });
   });
+}
 
+for (const name of goldenNames) {
   gpuTest(`causal inference matches golden case ${name}`, async (device) => {
     const golden = readGolden(name);
     const { config, tensors } = golden;
@@ -133,7 +150,8 @@ for (const name of goldenNames) {
       },
     });
     const commands = new Commands(device, "causal forward");
-    transformerForward(commands, { config, weights, workspace });
+    const pass = { config, weights, workspace };
+    headLogits(commands, pass, { state: transformerForward(commands, pass) });
     writeTensor(device, workspace.ids, Uint32Array.from(tensors.get("input_ids")!.data));
     submit(device, [commands]);
     const logits = await readLogits(device, workspace.logits, config.vocabSize);

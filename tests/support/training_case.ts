@@ -51,9 +51,14 @@ export function batchOf({ batchSize, sequenceLength }: StepShape, index = 0): Ba
 /** A freshly initialised model and its programs. */
 export function startTraining(
   device: GpuDevice,
-  { config, shape = stepShape, warmup }: { config: ModelConfig; shape?: StepShape; warmup?: RouterWarmup },
+  { config, shape = stepShape, warmup, logitRows }: {
+    config: ModelConfig;
+    shape?: StepShape;
+    warmup?: RouterWarmup;
+    logitRows?: number;
+  },
 ): { buffers: TrainingBuffers; programs: TrainingPrograms } {
-  const options = { config, shape, ...(warmup && { warmup }) };
+  const options = { config, shape, logitRows, ...(warmup && { warmup }) };
   const buffers = allocateTraining(device, { ...options, evaluationSequences: 0 });
   const { layout, weights } = buffers;
   initializeWeights(device, { layout, weights, seed: 3 });
