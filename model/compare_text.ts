@@ -4,13 +4,14 @@ import type { GpuDevice } from "../gpu/device.ts";
 import { divergence } from "../gpu/kernels/divergence.ts";
 import type { Allocator } from "../gpu/memory.ts";
 import { readTensors } from "../gpu/readback.ts";
-import { createTensor, type Tensor } from "../gpu/tensor.ts";
+import { createTensor, type Tensor, writeTensor } from "../gpu/tensor.ts";
 import { ConfigError, type ModelConfig } from "./config.ts";
 import type { Batch } from "./text/dataset.ts";
-import { Evaluator } from "./evaluate.ts";
+import { chunkLogits, chunkLosses } from "./head.ts";
 import type { ModelWeights } from "./model_weights.ts";
 import { checkFinite, runWindows, type WindowRunner, type WindowShape, windowSums } from "./text_windows.ts";
-import { allocateWorkspace, type Workspace } from "./workspace.ts";
+import { transformerForward } from "./transformer.ts";
+import { allocateWorkspace, type Pass, type Workspace } from "./workspace.ts";
 
 /** A model that can be run. */
 export interface ComparedModel {
@@ -43,7 +44,7 @@ export interface ComparedWindow {
 
 /**
  * Every token of the text but the first is predicted once by each model, from the tokens of its window before it, routed
- * causally. Both run at once, so that their logits stay on the device.
+ * causally. Both run at once, so that their logits stay on the device, those of some rows at a time.
  *
  * @throws ConfigError for models of unlike vocabularies, or windows longer than a model's positions; CheckpointError for
  * weights that give no finite loss or divergence; MemoryError when a batch does not fit.
@@ -71,7 +72,7 @@ export async function* compareText(
 class Comparer implements WindowRunner<ComparedWindow[]> {
   readonly #device: GpuDevice;
   readonly #lengths: readonly number[];
-  readonly #evaluators: readonly Evaluator[];
+  readonly #passes: readonly [reference: Pass, model: Pass];
   readonly #commands: Commands;
   /** (M) f32 each: losses of the reference and of the model, divergences, agreements. */
   readonly #results: readonly Tensor[];
@@ -85,28 +86,36 @@ class Comparer implements WindowRunner<ComparedWindow[]> {
       model: ComparedModel;
     },
   ) {
-    function workspaceOf({ config }: ComparedModel): Workspace {
-      const shape = { lengths, routing: "causal", backward: false, head: "all" } as const;
-      return allocateWorkspace(allocator, { config, shape });
+    function passOf({ config, weights }: ComparedModel): Pass {
+      const shape = { lengths, routing: "causal", backward: false, head: "losses" } as const;
+      return { config, weights, workspace: allocateWorkspace(allocator, { config, shape }) };
     }
-    const [referenceSpace, space] = [workspaceOf(reference), workspaceOf(model)];
-    const { rows } = space.full;
-    const result = (label: string): Tensor => createTensor(allocator, { shape: [rows.maximum], label });
-    const outputs = { divergences: result("divergences"), agreements: result("agreements") };
     this.#device = device;
     this.#lengths = lengths;
+    this.#passes = [passOf(reference), passOf(model)];
+    const [referenceSpace, space] = this.#passes.map(({ workspace }) => workspace) as [Workspace, Workspace];
+    const result = (label: string): Tensor =>
+      createTensor(allocator, { shape: [space.full.rows.maximum], label });
+    const outputs = { divergences: result("divergences"), agreements: result("agreements") };
     this.#results = [referenceSpace.tokenLosses, space.tokenLosses, outputs.divergences, outputs.agreements];
-    this.#evaluators = [
-      new Evaluator(device, { ...reference, workspace: referenceSpace }),
-      new Evaluator(device, { ...model, workspace: space }),
-    ];
     this.#commands = new Commands(device, "comparison");
+    const runs = this.#passes.map((pass) => ({ pass, state: transformerForward(this.#commands, pass) }));
     const logits = { referenceLogits: referenceSpace.logits, logits: space.logits };
-    divergence(this.#commands, { ...logits, ...outputs }, { rows, vocabSize: model.config.vocabSize });
+    // The chunks of both are the same, as their vocabularies are.
+    for (const chunk of space.headChunks) {
+      for (const { pass, state } of runs) {
+        chunkLogits(this.#commands, pass, { state, chunk });
+        chunkLosses(this.#commands, pass, { chunk, gradientScale: null });
+      }
+      divergence(this.#commands, { ...logits, ...outputs }, { ...chunk, vocabSize: model.config.vocabSize });
+    }
   }
 
-  async run(batch: Batch): Promise<ComparedWindow[]> {
-    for (const evaluator of this.#evaluators) evaluator.submit(batch);
+  async run({ ids, targets }: Batch): Promise<ComparedWindow[]> {
+    for (const { workspace } of this.#passes) {
+      writeTensor(this.#device, workspace.ids, ids);
+      writeTensor(this.#device, workspace.targets, targets);
+    }
     const results = await readTensors(this.#device, this.#results, { after: [this.#commands] });
     const [referenceLosses, losses, divergences] = results as [Float32Array, Float32Array, Float32Array];
     checkFinite(referenceLosses, { action: "compare", subject: "the reference's loss" });
@@ -125,7 +134,6 @@ class Comparer implements WindowRunner<ComparedWindow[]> {
   }
 
   destroy(): void {
-    for (const evaluator of this.#evaluators) evaluator.destroy();
     this.#commands.destroy();
   }
 }
