@@ -37,7 +37,7 @@ export function reportHead(report: ProfileReport): [name: string, text: string][
     ceilings
       ? [
         "ceilings",
-        `${rate(ceilings.flopsPerSecond)} GFLOP/s in a product, ${rate(ceilings.bytesPerSecond)} GB/s`,
+        `${rate(ceilings.flopsPerSecond)} GFLOP/s in a matrix product, ${rate(ceilings.bytesPerSecond)} GB/s in a copy`,
       ]
       : ["kernels", "not timed: the adapter grants no timestamps"],
     ["model", `${report.model}${report.hasRandomWeights ? ", random weights" : ""}; seed ${report.seed}`],

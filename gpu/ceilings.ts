@@ -4,10 +4,9 @@
 import { Commands, submit } from "./commands.ts";
 import type { Work } from "./cost.ts";
 import type { GpuDevice } from "./device.ts";
-import { add } from "./kernels/add.ts";
 import { matmul } from "./kernels/matmul.ts";
-import { partialSumCount, sumSquares } from "./kernels/sum_squares.ts";
 import { BufferScope } from "./memory.ts";
+import { readTensors } from "./readback.ts";
 import { staticRows } from "./rows.ts";
 import { createTensor, ELEMENT_BYTES } from "./tensor.ts";
 import { timeWork } from "./timing.ts";
@@ -15,7 +14,7 @@ import { timeWork } from "./timing.ts";
 export interface Ceilings {
   /** Of the fastest f32 matrix product. */
   readonly flopsPerSecond: number;
-  /** Of memory: the faster of adding two arrays into a third, and of summing one, none of which fits into a cache. */
+  /** Of memory: bytes read and written by copying an array that is larger than caches. */
   readonly bytesPerSecond: number;
 }
 
@@ -39,16 +38,19 @@ const LONG_MILLISECONDS = 20;
 
 const REPEATS = 5;
 
-/** An array of 64 MiB: more than caches hold, half of what any adapter binds at once. */
-const STREAM = { rows: 2 ** 12, columns: 2 ** 12 } as const;
+/** Floats of the array that is copied: 128 MiB. */
+const COPY_LENGTH = 2 ** 25;
+
+/** Copies that are timed together. */
+const COPIES = 4;
 
 /**
- * Measures the ceilings, in about a second; takes 192 MiB meanwhile.
+ * Measures the ceilings, in about a second; takes 256 MiB meanwhile.
  *
  * @throws TypeError when the adapter grants no timestamps, MemoryError when there is no room.
  */
 export async function measureCeilings(device: GpuDevice): Promise<Ceilings> {
-  return { flopsPerSecond: await bestProduct(device), bytesPerSecond: await bestStream(device) };
+  return { flopsPerSecond: await bestProduct(device), bytesPerSecond: await copyBandwidth(device) };
 }
 
 async function bestProduct(device: GpuDevice): Promise<number> {
@@ -69,21 +71,22 @@ async function bestProduct(device: GpuDevice): Promise<number> {
   return best;
 }
 
-async function bestStream(device: GpuDevice): Promise<number> {
+async function copyBandwidth(device: GpuDevice): Promise<number> {
   const scope = new BufferScope(device);
-  const { rows, columns } = STREAM;
-  const [a, b, out] = ["a", "b", "sum"].map((label) =>
-    createTensor(scope, { shape: [rows, columns], label })
-  );
-  const [adding, summing] = [new Commands(device, "add"), new Commands(device, "sum")];
-  add(adding, { a: a!, b: b!, out: out! }, { rows: staticRows(scope, rows) });
-  const partials = createTensor(scope, { shape: [partialSumCount(rows * columns)], label: "partials" });
-  sumSquares(summing, { values: a!, partials, out: createTensor(scope, { shape: [1], label: "sum" }) });
-  const bytes = rows * columns * ELEMENT_BYTES;
-  const [added, summed] = [await fastest(device, adding), await fastest(device, summing)];
-  for (const commands of [adding, summing]) commands.destroy();
+  const [from, to] = ["copied", "copy"].map((label) => createTensor(scope, { shape: [COPY_LENGTH], label }));
+  const end = createTensor(scope, { shape: [1], label: "end of the copies" });
+  const commands = new Commands(device, "copies");
+  for (let i = 0; i < COPIES; i++) commands.copy(from!, to!);
+  let best = Infinity;
+  // Copies have no timestamps: the read after them takes little beside them. The first run touches the memory.
+  for (let repeat = 0; repeat <= REPEATS; repeat++) {
+    const start = performance.now();
+    await readTensors(device, [end], { after: [commands] });
+    if (repeat > 0) best = Math.min(best, performance.now() - start);
+  }
+  commands.destroy();
   scope.destroy();
-  return Math.max((3 * bytes) / (added / 1000), bytes / (summed / 1000));
+  return (2 * COPIES * COPY_LENGTH * ELEMENT_BYTES) / (best / 1000);
 }
 
 /** Milliseconds of the fastest of some runs; the first, which compiles, does not count. */
