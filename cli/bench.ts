@@ -11,15 +11,15 @@ import { openCheckpoint } from "../model/files/checkpoint_source.ts";
 import type { MatrixChoice } from "../model/load_weights.ts";
 import type { ModelWeights } from "../model/model_weights.ts";
 import { ParameterLayout } from "../model/parameter_layout.ts";
-import { presetConfig, presetNames } from "../model/presets.ts";
 import { initializeWeights } from "../model/weights.ts";
 import { compareCommand } from "./bench_compare.ts";
 import { DTYPE_HELP, KV_DTYPE_HELP, kvDtypeFlag, matrixChoice } from "./dtype_flags.ts";
 import { BATCH_SIZE } from "./generate_prompts.ts";
 import { openProgress } from "./progress.ts";
-import { loadWeights, openNamedDevice } from "./session.ts";
+import { configOf, loadWeights, openNamedDevice } from "./session.ts";
 import { openTerminal, type Terminal } from "./terminal.ts";
 import { throughputJson, throughputText } from "./throughput_report.ts";
+import { hasRandomWeights } from "./work_flags.ts";
 
 /** Vanilla and recursive models of 14 unrolled layers, and MoR with three and four recursions. */
 const MODELS = ["small-vanilla", "small-rec3", "small-mor3", "small-mor4"];
@@ -95,7 +95,7 @@ async function run(flags: ThroughputFlags, models: readonly string[]): Promise<v
     throw new ValidationError(`--mean-length is ${flags.meanLength}, wanted 2 or more`);
   }
   const [choice, kvDtype] = [matrixChoice(flags.dtype), kvDtypeFlag(flags.kvDtype)];
-  const preset = models.find((model) => presetNames().includes(model));
+  const preset = models.find(hasRandomWeights);
   if (preset !== undefined && flags.dtype !== undefined) {
     throw new ValidationError(`--dtype does not go with presets such as ${preset}, which have f32 weights`);
   }
@@ -132,9 +132,8 @@ async function systemsOf(
   options: ModelOptions,
 ): Promise<ThroughputSystem[]> {
   const { seed, meanLength } = options.flags;
-  const isPreset = presetNames().includes(model);
-  const { config, weights } = isPreset
-    ? randomModel(device, { config: withRandomRouting(presetConfig(model)), seed })
+  const { config, weights } = hasRandomWeights(model)
+    ? randomModel(device, { config: withRandomRouting(await configOf(model)), seed })
     : await checkpointModel(device, model, options);
   const longest = longestText(meanLength);
   if (longest > config.maxPositionEmbeddings) {

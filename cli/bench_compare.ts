@@ -15,7 +15,7 @@ import {
   addWorkFlags,
   checkCounts,
   checkWorkCounts,
-  isPreset,
+  hasRandomWeights,
   type WorkFlags,
   workSettings,
 } from "./work_flags.ts";
@@ -78,7 +78,7 @@ async function run(flags: CompareFlags, model: string): Promise<void> {
   const report: CompareReport = {
     ...measured,
     model,
-    hasRandomWeights: isPreset(model),
+    hasRandomWeights: hasRandomWeights(model),
     pairs,
     byProcess,
     sides: {

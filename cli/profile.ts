@@ -16,7 +16,7 @@ import {
   addWorkFlags,
   checkCounts,
   checkWork,
-  isPreset,
+  hasRandomWeights,
   type WorkFlags,
   workSettings,
 } from "./work_flags.ts";
@@ -37,7 +37,7 @@ export function profileCommand(): Command<any> {
   const command = new Command()
     .description(
       "Time a prompt, a decoding step and a training step: whole by the clock, and each kernel on the GPU. " +
-        "Takes a checkpoint, or a preset, which gets random weights.",
+        "Takes a checkpoint, or a preset or a config.json, which get random weights.",
     )
     .arguments("<model:string>");
   return addWorkFlags(command)
@@ -51,6 +51,7 @@ export function profileCommand(): Command<any> {
     )
     .option("--html <file:string>", "Write a page with rooflines, timelines and all tables.")
     .example("A preset's inference", "mor profile 135m-mor3 -p 128 -n 16")
+    .example("A shape of one's own", "mor profile config.json --html page.html")
     .example("With training", "mor profile my-model --train --batch-size 8")
     .action((flags: ProfileFlags, model: string) => run(flags, model));
 }
@@ -88,7 +89,7 @@ async function run(flags: ProfileFlags, model: string): Promise<void> {
     readback: readbackMode(device)!,
     ceilings,
     model,
-    hasRandomWeights: isPreset(model),
+    hasRandomWeights: hasRandomWeights(model),
     seed,
     repeats,
     context,

@@ -37,7 +37,9 @@ export function reportHead(report: ProfileReport): [name: string, text: string][
     ceilings
       ? [
         "ceilings",
-        `${rate(ceilings.flopsPerSecond)} GFLOP/s in a matrix product, ${rate(ceilings.bytesPerSecond)} GB/s in a copy`,
+        `${rate(ceilings.flopsPerSecond)} GFLOP/s in a matrix product, ${
+          rate(ceilings.bytesPerSecond)
+        } GB/s in a copy`,
       ]
       : ["kernels", "not timed: the adapter grants no timestamps"],
     ["model", `${report.model}${report.hasRandomWeights ? ", random weights" : ""}; seed ${report.seed}`],

@@ -3,6 +3,7 @@ import type { AdapterInfo } from "../gpu/adapter.ts";
 import { type GpuDevice, openDevice } from "../gpu/device.ts";
 import { MemoryError } from "../gpu/errors.ts";
 import { formatBytes, planAllocator } from "../gpu/memory.ts";
+import { readConfigFile } from "../model/files/checkpoint.ts";
 import { type CheckpointSource, openCheckpoint } from "../model/files/checkpoint_source.ts";
 import { ConfigError, type ModelConfig } from "../model/config.ts";
 import {
@@ -45,13 +46,14 @@ export function hostMemory(): number {
   return Math.floor(Deno.systemMemoryInfo().available * HOST_SHARE);
 }
 
-/** A preset by name, else a model on disk. */
+/** A preset by name, a config.json, else a model on disk. */
 export async function configOf(model: string): Promise<ModelConfig> {
   if (presetNames().includes(model)) return presetConfig(model);
+  if (model.endsWith(".json")) return await readConfigFile(model);
   const isThere = await Deno.stat(model).then(() => true, () => false);
   if (isThere) return (await openCheckpoint(model)).config;
   throw new ConfigError(
-    `Cannot use "${model}": it is neither a checkpoint's folder, a .gguf file nor a preset, such as tiny or 360m-mor3`,
+    `Cannot use "${model}": it is neither a checkpoint's folder, a .gguf file, a config.json nor a preset, such as tiny or 360m-mor3`,
   );
 }
 

@@ -9,10 +9,10 @@ import type { TrainingBuffers } from "../model/training.ts";
 import { initializeWeights, loadParameters } from "../model/weights.ts";
 import { loadWeights } from "./session.ts";
 import type { Terminal } from "./terminal.ts";
-import { isPreset } from "./work_flags.ts";
+import { hasRandomWeights } from "./work_flags.ts";
 
 /**
- * Random weights for a preset, a checkpoint's for a checkpoint; in the training step's own array where there is one.
+ * Random weights for a preset or a config.json, a checkpoint's for a checkpoint; in the training step's own array where there is one.
  *
  * @throws CheckpointError or MemoryError when they cannot be loaded.
  */
@@ -27,12 +27,12 @@ export async function timedWeights(
     terminal: Terminal;
   },
 ): Promise<ModelWeights> {
-  if (!isPreset(model) && !training) {
+  if (!hasRandomWeights(model) && !training) {
     return await loadWeights(device, { source: await openCheckpoint(model), choice, terminal });
   }
   const layout = training?.layout ?? new ParameterLayout(config);
   const weights = training?.weights ?? layout.allocate(device, "weights");
-  if (isPreset(model)) {
+  if (hasRandomWeights(model)) {
     initializeWeights(device, { layout, weights, seed });
   } else {
     using file = await (await openCheckpoint(model)).openWeights();

@@ -86,17 +86,17 @@ export function checkWork(flags: WorkFlags, model: string): MatrixChoice {
     }
   }
   const choice = matrixChoice(flags.dtype);
-  if (choice !== "auto" && choice !== "f32" && (train || isPreset(model))) {
+  if (choice !== "auto" && choice !== "f32" && (train || hasRandomWeights(model))) {
     throw new ValidationError(
-      `--dtype is "${choice}", wanted f32: a preset's random weights, and weights in training, are f32`,
+      `--dtype is "${choice}", wanted f32: random weights, and weights in training, are f32`,
     );
   }
   return choice;
 }
 
-/** Whether a model is a preset, which gets random weights. */
-export function isPreset(model: string): boolean {
-  return presetNames().includes(model);
+/** Whether a model is a shape alone, a preset or a config.json, which gets random weights. */
+export function hasRandomWeights(model: string): boolean {
+  return presetNames().includes(model) || model.endsWith(".json");
 }
 
 /**
