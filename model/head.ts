@@ -76,7 +76,9 @@ function chunkBackward(
 ): void {
   const ofChunk = (tensor: Tensor): Tensor => viewRows(tensor, { start: first, count: rows.maximum });
   commands.mark("head, backward");
-  linearBackwardInput(commands, { gradOut, weight: weights.head, gradX: ofChunk(scratch.branch) }, { rows });
+  linearBackwardInput(commands, { gradOut, weight: weights.head, gradX: ofChunk(scratch.gradNormed) }, {
+    rows,
+  });
   linearBackwardWeight(commands, { gradOut, x: ofChunk(normed), gradWeight: gradients.head }, { rows });
 }
 
@@ -118,7 +120,7 @@ export function headLosses(
     x: state,
     weight: weights.norm,
     rrms,
-    gradOut: workspace.layers.scratch.branch,
+    gradOut: workspace.layers.scratch.gradNormed,
     gradX: gradState,
     gradWeight: gradients.norm,
   }, { rows, accumulate: false });

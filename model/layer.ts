@@ -68,11 +68,11 @@ interface LayerPlace {
 /** Records the layer for the packed rows; the result is `activations.out`. */
 export function layerForward(commands: Commands, application: LayerApplication, place: LayerPlace): void {
   const { weights, activations: { mid, gateUp, activated, out } } = application;
-  const { context: { backward: keeps, scratch: { branch: scratch } }, packing: { rows } } = place;
+  const { context: { backward: keeps }, packing: { rows } } = place;
   gateUpForward(commands, application, place);
   swigluLinearAdd(
     commands,
-    { gateUp, weight: weights.down, residual: mid, out, activated, scratch },
+    { gateUp, weight: weights.down, residual: mid, out, activated },
     { rows, keeps },
   );
 }
@@ -93,7 +93,7 @@ function gateUpForward(
   { x, weights, activations, keys }: LayerApplication,
   { context, packing }: LayerPlace,
 ): void {
-  const { config, scratch: { branch: scratch } } = context;
+  const { config } = context;
   const { rows } = packing;
   const { inputNormed, inputRrms, qkv, attended, mid, midNormed, midRrms, gateUp } = activations;
   const { weight: projected } = projection(config, keys);
@@ -108,7 +108,7 @@ function gateUpForward(
     rrms: inputRrms,
   }, settings);
   attend(commands, { activations, keys }, { context, packing });
-  linearAdd(commands, { x: attended, weight: weights.output, residual: x, out: mid, scratch }, { rows });
+  linearAdd(commands, { x: attended, weight: weights.output, residual: x, out: mid }, { rows });
 
   normLinear(commands, {
     x: mid,
@@ -161,7 +161,7 @@ export function layerBackward(
   const { config, ropeTable, scratch } = context;
   const { rows } = packing;
   const { inputNormed, inputRrms, attended, mid, midNormed, midRrms, gateUp, activated } = activations;
-  const gradNormed = scratch.branch;
+  const { gradNormed } = scratch;
   const { weight: projected, heads } = projection(config, keys);
 
   linearBackwardInput(commands, { gradOut: gradState, weight: weights.down, gradX: scratch.gradActivated }, {

@@ -33,8 +33,8 @@ export interface LayerActivations {
 
 /** Scratch of the layers: nothing in it outlives a layer. */
 export interface LayerScratch {
-  /** (M, C): a branch before it joins the residual stream; the gradient of a normed input. */
-  readonly branch: Tensor;
+  /** (M, C) */
+  readonly gradNormed: Tensor;
   /** (M, (H + 2 G) D) */
   readonly gradQkv: Tensor;
   /** (M, H D) */
@@ -128,7 +128,7 @@ export function allocateLayerScratch(
   const gradRows = backward ? rows : 0;
   const tensor = (label: string, ...shape: number[]): Tensor => createTensor(device, { shape, label });
   return {
-    branch: tensor("branch", rows, hidden),
+    gradNormed: tensor("normed gradient", gradRows, hidden),
     gradQkv: tensor("qkv gradient", gradRows, qkv),
     gradAttended: tensor("attended gradient", gradRows, attended),
     delta: tensor("attention delta", gradRows, config.numAttentionHeads),

@@ -129,7 +129,7 @@ import type { D } from "../model/d.ts";
 export * from "../main.ts";
 import "@std/assert";
 const e = await import("../model/e.ts");
-import code from "./kernels/add.wgsl" with { type: "text" };
+import code from "./kernels/sum.wgsl" with { type: "text" };
 import { f } from "./f.ts";
 import { setImmediate } from "node:timers";`;
   assertEquals(wrongProductImports([{ path: "gpu/wrong.ts", text: gpu }]), [

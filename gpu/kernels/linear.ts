@@ -6,7 +6,6 @@ import type { Commands } from "../commands.ts";
 import { type Matrix, rowWindows } from "../packed_matrix.ts";
 import type { Rows } from "../rows.ts";
 import { checkShape, elementCount, type Tensor, viewTensor } from "../tensor.ts";
-import { add } from "./add.ts";
 import { matmul } from "./matmul.ts";
 import { rmsNorm } from "./rms_norm.ts";
 import { swiglu } from "./swiglu.ts";
@@ -33,6 +32,33 @@ function vectorProduct(
   }
 }
 
+/** Records out = x W^T (+ residual) by the kernel for `partOf` rows. */
+function product(
+  commands: Commands,
+  { x, weight, residual, out }: { x: Tensor; weight: Matrix; residual: Tensor | null; out: Tensor },
+  { rows, partOf }: { rows: Rows; partOf: number },
+): void {
+  if (partOf <= MAX_VECTOR_ROWS) {
+    vectorProduct(commands, { x, weight, residual, out }, { rows });
+    return;
+  }
+  const [columns, depth] = weight.shape as [number, number];
+  for (const { matrix, start, count } of rowWindows(commands.device, weight)) {
+    matmul(commands, {
+      a: x,
+      b: matrix,
+      residual: residual && columnsFrom(residual, start),
+      out: columnsFrom(out, start),
+    }, {
+      rows: rows.maximum,
+      columns: count,
+      depth,
+      outStride: columns,
+      counted: { dimension: "rows", rows },
+    });
+  }
+}
+
 /**
  * Records out = x W^T. x (rows, K) f32; weight (N, K) in any format; out (rows, N) f32.
  *
@@ -46,34 +72,16 @@ export function linear(
 ): void {
   const [columns, depth] = weight.shape as [number, number];
   checkShape("linear", { x: [x, [rows.maximum, depth]], out: [out, [rows.maximum, columns]] });
-  if (partOf <= MAX_VECTOR_ROWS) {
-    vectorProduct(commands, { x, weight, residual: null, out }, { rows });
-    return;
-  }
-  for (const { matrix, start, count } of rowWindows(commands.device, weight)) {
-    matmul(commands, { a: x, b: matrix, out: columnsFrom(out, start) }, {
-      rows: rows.maximum,
-      columns: count,
-      depth,
-      outStride: columns,
-      counted: { dimension: "rows", rows },
-    });
-  }
+  product(commands, { x, weight, residual: null, out }, { rows, partOf });
 }
 
 /**
- * Records out = residual + x W^T; few rows take one dispatch. x (rows, K); weight (N, K) in any format; residual,
- * out and scratch (rows, N), three different tensors; scratch holds the product of many rows. The others are f32.
+ * Records out = residual + x W^T. x (rows, K); weight (N, K) in any format; residual and out (rows, N), two different
+ * tensors. The others are f32.
  */
 export function linearAdd(
   commands: Commands,
-  { x, weight, residual, out, scratch }: {
-    x: Tensor;
-    weight: Matrix;
-    residual: Tensor;
-    out: Tensor;
-    scratch: Tensor;
-  },
+  { x, weight, residual, out }: { x: Tensor; weight: Matrix; residual: Tensor; out: Tensor },
   { rows }: { rows: Rows },
 ): void {
   const [columns, depth] = weight.shape as [number, number];
@@ -82,14 +90,8 @@ export function linearAdd(
     x: [x, [rows.maximum, depth]],
     residual: [residual, shape],
     out: [out, shape],
-    scratch: [scratch, shape],
   });
-  if (rows.maximum <= MAX_VECTOR_ROWS) {
-    vectorProduct(commands, { x, weight, residual, out }, { rows });
-    return;
-  }
-  linear(commands, { x, weight, out: scratch }, { rows });
-  add(commands, { a: residual, b: scratch, out }, { rows });
+  product(commands, { x, weight, residual, out }, { rows, partOf: rows.maximum });
 }
 
 /**
@@ -120,18 +122,17 @@ export function normLinear(
 
 /**
  * Records out = residual + SwiGLU(gateUp) W^T; few rows take one dispatch where nothing is kept. gateUp (rows, 2 K);
- * weight (N, K) in any format; residual, out and scratch (rows, N), three different tensors; activated (rows, K), as
- * `swiglu` leaves it, is written for many rows or with `keeps`. The others are f32.
+ * weight (N, K) in any format; residual and out (rows, N), two different tensors; activated (rows, K), as `swiglu`
+ * leaves it, is written for many rows or with `keeps`. The others are f32.
  */
 export function swigluLinearAdd(
   commands: Commands,
-  { gateUp, weight, residual, out, activated, scratch }: {
+  { gateUp, weight, residual, out, activated }: {
     gateUp: Tensor;
     weight: Matrix;
     residual: Tensor;
     out: Tensor;
     activated: Tensor;
-    scratch: Tensor;
   },
   { rows, keeps }: { rows: Rows; keeps: boolean },
 ): void {
@@ -140,7 +141,7 @@ export function swigluLinearAdd(
     return;
   }
   swiglu(commands, { gateUp, out: activated }, { rows });
-  linearAdd(commands, { x: activated, weight, residual, out, scratch }, { rows });
+  linearAdd(commands, { x: activated, weight, residual, out }, { rows });
 }
 
 /**

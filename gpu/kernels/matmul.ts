@@ -67,14 +67,15 @@ export function matmulVariant(device: GpuDevice): MatmulVariant {
 }
 
 /**
- * Records out (+)= A B in f32; B (columns, depth) may be packed weights. Contiguous dimensions are multiples of 4; rows and a depth that is no operand's
- * contiguous dimension may be any number.
+ * Records out (+)= A B, or residual + A B, in f32; B (columns, depth) may be packed weights; residual has the layout of
+ * out and is another tensor. Contiguous dimensions are multiples of 4; rows and a depth that is no operand's contiguous
+ * dimension may be any number.
  *
  * @throws TypeError for contiguous dimensions that are not multiples of 4.
  */
 export function matmul(
   commands: Commands,
-  { a, b, out }: { a: Tensor; b: Matrix; out: Tensor },
+  { a, b, residual = null, out }: { a: Tensor; b: Matrix; residual?: Tensor | null; out: Tensor },
   settings: MatmulSettings,
 ): void {
   const { rows, columns, depth, aDepthFirst = false, bDepthFirst = false, accumulate = false } = settings;
@@ -97,7 +98,14 @@ export function matmul(
   for (let start = 0; start === 0 || start < depth; start += window) {
     commands.dispatch(kernel, {
       entryPoint: "matmul",
-      tensors: { a, b: bTensor, b_words: bTensor, out, row_count: counted.rows.count },
+      tensors: {
+        a,
+        b: bTensor,
+        b_words: bTensor,
+        residual: residual ?? a,
+        out,
+        row_count: counted.rows.count,
+      },
       settings: {
         rows,
         columns,
@@ -112,6 +120,7 @@ export function matmul(
         A_DEPTH_FIRST: Number(aDepthFirst),
         B_DEPTH_FIRST: Number(bDepthFirst),
         ACCUMULATE: Number(accumulate || start > 0),
+        ADD_RESIDUAL: Number(residual !== null),
         COUNTED_DEPTH: Number(countsDepth),
         ...formatConstant(b),
       },
@@ -120,7 +129,8 @@ export function matmul(
         : rowGrid(counted.rows, { unitsPerGroup: tileRows, z }),
       cost: productCost({ b }, settings, {
         part: (Math.min(depth, start + window) - start) / Math.max(1, depth),
-        accumulates: accumulate || start > 0,
+        // What is added to is read.
+        accumulates: accumulate || start > 0 || residual !== null,
       }),
     });
   }

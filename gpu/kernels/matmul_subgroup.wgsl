@@ -1,4 +1,4 @@
-// out[m, n] (+)= sum over k of A[m, k] * B[k, n] in f32, for software adapters with subgroups of 8 (lavapipe).
+// out[m, n] (+)= (residual[m, n] +) sum over k of A[m, k] * B[k, n] in f32, for software adapters with subgroups of 8 (lavapipe).
 // A is stored (rows, depth), or (depth, rows) with A_DEPTH_FIRST; B is stored (columns, depth), or (depth, columns) with
 // B_DEPTH_FIRST; out is (rows, columns). Strides count floats. Strides and columns are multiples of 4, and so are depth if
 // an operand has it contiguous and rows if A has it contiguous; otherwise rows and depth may be any number.
@@ -21,10 +21,12 @@ struct Settings {
 @group(0) @binding(3) var<storage, read_write> out: array<vec4<f32>>;
 @group(0) @binding(4) var<storage, read> row_count: array<u32>;
 @group(0) @binding(5) var<storage, read> b_words: array<u32>; // the same tensor as b
+@group(0) @binding(6) var<storage, read> residual: array<vec4<f32>>; // like out; any tensor without ADD_RESIDUAL
 
 override A_DEPTH_FIRST: bool = false;
 override B_DEPTH_FIRST: bool = false;
 override ACCUMULATE: bool = false; // as a uniform flag it costs 15 % at depth 256 and a second of compilation
+override ADD_RESIDUAL: bool = false;
 override COUNTED_DEPTH: bool = false; // row_count[0] bounds the depth (else the rows)
 
 fn row_limit() -> u32 {
@@ -92,6 +94,8 @@ fn write_row(row: u32, column: u32, value: vec4<f32>) {
   let i = (row * settings.out_stride + column) / 4u;
   if (ACCUMULATE) {
     out[i] += value;
+  } else if (ADD_RESIDUAL) {
+    out[i] = residual[i] + value;
   } else {
     out[i] = value;
   }

@@ -20,10 +20,12 @@ struct Settings {
 @group(0) @binding(3) var<storage, read_write> out: array<f32>;
 @group(0) @binding(4) var<storage, read> row_count: array<u32>;
 @group(0) @binding(5) var<storage, read> b_words: array<u32>; // the same tensor as b
+@group(0) @binding(6) var<storage, read> residual: array<f32>; // like out; any tensor without ADD_RESIDUAL
 
 override A_DEPTH_FIRST: bool = false;
 override B_DEPTH_FIRST: bool = false;
 override ACCUMULATE: bool = false;
+override ADD_RESIDUAL: bool = false;
 override COUNTED_DEPTH: bool = false; // row_count[0] bounds the depth (else the rows)
 
 fn row_limit() -> u32 {
@@ -122,6 +124,8 @@ fn matmul(
         let at = row * settings.out_stride + column;
         if (ACCUMULATE) {
           out[at] += results[i][j];
+        } else if (ADD_RESIDUAL) {
+          out[at] = residual[at] + results[i][j];
         } else {
           out[at] = results[i][j];
         }

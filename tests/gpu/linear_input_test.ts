@@ -76,7 +76,6 @@ for (const rowCase of cases) {
           residual: upload(device, rowsOf(residual, { maximum, width: columns }), [maximum, columns]),
           out: blank(device, [maximum, columns]),
           activated: blank(device, [maximum, dim]),
-          scratch: blank(device, [maximum, columns]),
         };
         const [out, activated] = await run(device, (commands) => {
           recordRows(commands, rows);

@@ -77,15 +77,11 @@ for (const rowCase of [...rowCases, ...fewRowCases]) {
       x: upload(device, random.normals(maximum * dim), [maximum, dim]),
       weight: upload(device, random.normals(outFeatures * dim), [outFeatures, dim]),
     };
-    const [product, out, scratch] = Array.from({ length: 3 }, () => blank(device, [maximum, outFeatures]));
+    const [product, out] = Array.from({ length: 2 }, () => blank(device, [maximum, outFeatures]));
     const [gotProduct, gotOut] = await run(device, (commands) => {
       recordRows(commands, rows);
       linear(commands, { ...tensors, out: product! }, { rows });
-      const added = {
-        residual: upload(device, residual, [maximum, outFeatures]),
-        out: out!,
-        scratch: scratch!,
-      };
+      const added = { residual: upload(device, residual, [maximum, outFeatures]), out: out! };
       linearAdd(commands, { ...tensors, ...added }, { rows });
     }, [product!, out!]);
     const size = count * outFeatures;
@@ -137,9 +133,9 @@ gpuTest("linear, linearAdd and the gradients refuse other shapes by the tensor's
     "linear: out has shape (3,12), expected (3,8)": () =>
       linear(commands, { x: wide, weight, out: wide }, { rows }),
     "linearAdd: residual has shape (3,12), expected (3,8)": () =>
-      linearAdd(commands, { x: wide, weight, residual: wide, out: narrow, scratch: narrow }, { rows }),
-    "linearAdd: scratch has shape (3,12), expected (3,8)": () =>
-      linearAdd(commands, { x: wide, weight, residual: narrow, out: narrow, scratch: wide }, { rows }),
+      linearAdd(commands, { x: wide, weight, residual: wide, out: narrow }, { rows }),
+    "linearAdd: out has shape (3,12), expected (3,8)": () =>
+      linearAdd(commands, { x: wide, weight, residual: narrow, out: wide }, { rows }),
     "linearBackwardInput: gradOut": () =>
       linearBackwardInput(commands, { gradOut: wide, weight, gradX: wide }, { rows }),
     "linearBackwardInput: gradX": () =>

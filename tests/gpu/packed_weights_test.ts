@@ -134,10 +134,7 @@ for (const format of PACKED_FORMATS) {
             shape: [columns, depth],
           });
           const rows = staticRows(device, count);
-          const [normed, sum, activated, scratch] = [0, 1, 2, 3].map(() =>
-            blank(device, [count, columns])
-          ) as [
-            Tensor,
+          const [normed, sum, activated] = [0, 1, 2].map(() => blank(device, [count, columns])) as [
             Tensor,
             Tensor,
             Tensor,
@@ -154,14 +151,13 @@ for (const format of PACKED_FORMATS) {
               normed: wide,
               rrms: blank(device, [count]),
             }, { rows, eps: 1e-5, keeps: false });
-            linearAdd(commands, { x: input, weight, residual: added, out: sum, scratch }, { rows });
+            linearAdd(commands, { x: input, weight, residual: added, out: sum }, { rows });
             swigluLinearAdd(commands, {
               gateUp: upload(device, gateUp, [count, 2 * depth]),
               weight,
               residual: added,
               out: activated,
               activated: wide,
-              scratch,
             }, { rows, keeps: false });
           }, [normed, sum, activated]);
           const product = (input: Float64Array): Float64Array =>

@@ -3,10 +3,10 @@ import { blank, gpuTest, upload, uploadIndices } from "../support/device.ts";
 import { caseRows } from "../support/row_cases.ts";
 import { Commands, submit } from "../../gpu/commands.ts";
 import { GpuDevice } from "../../gpu/device.ts";
-import { add } from "../../gpu/kernels/add.ts";
 import { matmulVector } from "../../gpu/kernels/matmul_vector.ts";
 import { rmsNorm } from "../../gpu/kernels/rms_norm.ts";
 import { sum } from "../../gpu/kernels/sum.ts";
+import { swiglu } from "../../gpu/kernels/swiglu.ts";
 import { readTensor } from "../../gpu/readback.ts";
 import { dynamicRows } from "../../gpu/rows.ts";
 import { type DispatchTime, timeWork } from "../../gpu/timing.ts";
@@ -19,19 +19,19 @@ async function timeDispatches(device: GpuDevice, programs: readonly Commands[]):
 
 gpuTest("timeWork gives each dispatch of all programs its time", async (device) => {
   const rows = caseRows(device, { count: 1000, maximum: 1000 });
-  const a = upload(device, new Float64Array(1000 * 64), [1000, 64]);
+  const gateUp = upload(device, new Float64Array(1000 * 128), [1000, 128]);
   const out = blank(device, [1000, 64]);
   const first = new Commands(device, "first");
-  add(first, { a, b: a, out }, { rows });
+  swiglu(first, { gateUp, out }, { rows });
   const second = new Commands(device, "second");
   second.clear(out);
-  sum(second, { values: a, out }, { rows });
-  add(second, { a, b: a, out }, { rows });
+  sum(second, { values: gateUp, out }, { rows });
+  swiglu(second, { gateUp, out }, { rows });
   const before = device.memory.live;
   await timeDispatches(device, [first]); // makes the staging buffer, which stays
   const staged = device.memory.live;
   const times = await timeDispatches(device, [first, second]);
-  assertEquals(times.map(({ label }) => label), ["add forward", "sum forward", "add forward"]);
+  assertEquals(times.map(({ label }) => label), ["swiglu forward", "sum forward", "swiglu forward"]);
   for (const { milliseconds } of times) {
     assert(milliseconds >= 0 && milliseconds < 1000, `${milliseconds} ms`);
   }
@@ -82,9 +82,9 @@ gpuTest(
 
 gpuTest("timeWork goes beyond one set of timestamps", async (device) => {
   const rows = caseRows(device, { count: 1, maximum: 1 });
-  const [a, out] = [upload(device, [1, 1, 1, 1], [1, 4]), blank(device, [1, 4])];
+  const [values, out] = [upload(device, [1, 1, 1, 1]), blank(device, [1], 0)];
   const commands = new Commands(device, "many");
-  for (let i = 0; i < 2050; i++) add(commands, { a, b: a, out }, { rows });
+  for (let i = 0; i < 2050; i++) sum(commands, { values, out }, { rows });
   assertEquals((await timeDispatches(device, [commands])).length, 2050);
   assertEquals(await timeDispatches(device, []), []);
 });
@@ -92,36 +92,33 @@ gpuTest("timeWork goes beyond one set of timestamps", async (device) => {
 gpuTest(
   "timeWork does the work as it is done without timestamps, and times all its submits",
   async (device) => {
-    const rows = caseRows(device, { count: 2, maximum: 2 });
-    const [a, out] = [upload(device, [1, 2, 3, 4, 5, 6, 7, 8], [2, 4]), blank(device, [2, 4])];
+    const rows = caseRows(device, { count: 1, maximum: 1 });
+    const [values, out] = [upload(device, [3]), blank(device, [1])];
     const commands = new Commands(device, "work");
-    add(commands, { a, b: a, out }, { rows });
-    commands.copy(out, a);
-    add(commands, { a, b: a, out }, { rows });
+    sum(commands, { values, out }, { rows, scale: 2 });
+    commands.copy(out, values);
+    sum(commands, { values, out }, { rows, scale: 2 });
     const { result, times } = await timeWork(device, async () => {
       submit(device, [commands]);
       const [first] = await readTensor(device, out);
       submit(device, [commands, commands]);
       return first;
     });
-    assertEquals(result, 4);
-    assertEquals(times.map(({ label }) => label), new Array(6).fill("add forward"));
-    // Each program doubles what the one before left in a, copies it there, and doubles it again.
-    assertEquals(
-      Array.from(await readTensor(device, out)),
-      [1, 2, 3, 4, 5, 6, 7, 8].map((value) => value * 16),
-    );
+    assertEquals(result, 3 * 4);
+    assertEquals(times.map(({ label }) => label), new Array(6).fill("sum forward"));
+    // Each program doubles what the one before left in values, copies it there, and doubles it again.
+    assertEquals(Array.from(await readTensor(device, out)), [3 * 16]);
   },
 );
 
 gpuTest("timeWork lets an error of the work through and times nothing after it", async (device) => {
   await assertRejects(() => timeWork(device, () => Promise.reject(new Error("enough"))), Error, "enough");
   const rows = caseRows(device, { count: 1, maximum: 1 });
-  const [a, out] = [upload(device, [1, 1, 1, 1], [1, 4]), blank(device, [1, 4])];
+  const [values, out] = [upload(device, [1]), blank(device, [1])];
   const commands = new Commands(device, "after");
-  add(commands, { a, b: a, out }, { rows });
+  sum(commands, { values, out }, { rows, scale: 2 });
   submit(device, [commands]);
-  assertEquals(Array.from(await readTensor(device, out)), [2, 2, 2, 2]);
+  assertEquals(Array.from(await readTensor(device, out)), [2]);
 });
 
 gpuTest("timeWork refuses an adapter without timestamps", async ({ handle, info }) => {

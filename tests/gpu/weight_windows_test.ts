@@ -44,12 +44,12 @@ narrowTest("linear layers run forward and backward over windows of a weight", as
     const gradOut = random.normals(count * columns);
     const rows = staticRows(device, count);
     const [input, added] = [upload(device, x, [count, depth]), upload(device, gradOut, [count, columns])];
-    const [out, sum, scratch] = [0, 1, 2].map(() => blank(device, [count, columns]));
+    const [out, sum] = [0, 1].map(() => blank(device, [count, columns]));
     const gradX = blank(device, [count, depth]);
     const gradWeight = blank(device, [columns, depth], 1);
     const [gotOut, gotSum, gotGradX, gotGradWeight] = await run(device, (commands: Commands) => {
       linear(commands, { x: input, weight: weightTensor, out: out! }, { rows });
-      const tensors = { x: input, weight: weightTensor, residual: added, out: sum!, scratch: scratch! };
+      const tensors = { x: input, weight: weightTensor, residual: added, out: sum! };
       linearAdd(commands, tensors, { rows });
       linearBackwardInput(commands, { gradOut: added, weight: weightTensor, gradX }, { rows });
       linearBackwardWeight(commands, { gradOut: added, x: input, gradWeight }, { rows });
