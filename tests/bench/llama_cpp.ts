@@ -5,9 +5,10 @@
 import { parseArgs } from "node:util";
 import { EXIT, explainError } from "../../cli/errors.ts";
 import { openDevice } from "../../gpu/device.ts";
+import { count, UsageError } from "./arguments.ts";
 import { compareAgreement } from "./llama_cpp_agreement.ts";
-import { note } from "./llama_cpp_lines.ts";
 import { compareSpeed } from "./llama_cpp_speed.ts";
+import { note } from "./report.ts";
 
 const USAGE = `usage: deno task bench llama-cpp MODEL.gguf --node-llama-cpp FOLDER --text FILE
        deno task bench llama-cpp MODEL.gguf --node-llama-cpp FOLDER --speed
@@ -20,11 +21,6 @@ const USAGE = `usage: deno task bench llama-cpp MODEL.gguf --node-llama-cpp FOLD
   --repeats N              times that everything is measured (3)
   --cpu-only               leaves llama.cpp's Vulkan backend out
   --json                   prints one object`;
-
-/** A command line that cannot be meant. */
-export class UsageError extends Error {
-  override readonly name = "UsageError";
-}
 
 /** What is to be compared. */
 export interface LlamaCppOptions {
@@ -90,11 +86,6 @@ function parse(args: readonly string[]) {
   } catch (error) {
     throw new UsageError((error as Error).message);
   }
-}
-
-function count(name: string, value: string): number {
-  if (/^[1-9]\d{0,8}$/.test(value)) return Number(value);
-  throw new UsageError(`--${name} is "${value}", wanted a whole number from 1 on`);
 }
 
 /** Compares what the arguments say. @returns The exit code. */

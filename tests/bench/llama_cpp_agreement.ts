@@ -12,12 +12,11 @@ import { ConfigError } from "../../model/config.ts";
 import { toSnakeCase } from "../../model/snake_case.ts";
 import { tokenizerFor } from "../../model/text/tokenizer_source.ts";
 import type { Agreement } from "./llama_cpp_distance.ts";
-import { note } from "./llama_cpp_lines.ts";
 import { compareLogits, meanCrossEntropy } from "./llama_cpp_logits.ts";
 import { OwnModel } from "./llama_cpp_own.ts";
-import { convertModel, LlamaProcess } from "./llama_cpp_process.ts";
+import { convertModel, startLlama } from "./llama_cpp_process.ts";
 import type { LlamaBackend } from "./llama_cpp_worker.ts";
-import { print } from "./report.ts";
+import { note, print } from "./report.ts";
 
 export interface AgreementOptions {
   readonly model: string;
@@ -139,7 +138,7 @@ async function runVariant(
   const file = join(folder, name);
   const unpacked = join(folder, "unpacked.gguf");
   if (isUnpacked) await convertModel(options.model, { to: unpacked, format: "f32", folder: options.folder });
-  await using llama = await LlamaProcess.start({ folder: options.folder, backend, isExact });
+  await using llama = await startLlama({ folder: options.folder, backend, isExact });
   const model = isUnpacked ? unpacked : await Deno.realPath(options.model);
   const { version } = await llama.ask("describe");
   await llama.ask("open", { model, tokens: WINDOW, sequences: 1, isExact });

@@ -3,11 +3,10 @@ import { basename, join } from "@std/path";
 import { table } from "../../cli/table.ts";
 import type { GpuDevice } from "../../gpu/device.ts";
 import type { GgufFormat } from "./llama_cpp_convert.ts";
-import { note } from "./llama_cpp_lines.ts";
 import { OwnModel, timePrompt, timeTogether, timeTokens } from "./llama_cpp_own.ts";
-import { convertModel, LlamaProcess } from "./llama_cpp_process.ts";
+import { convertModel, type LlamaProcess, startLlama } from "./llama_cpp_process.ts";
 import type { LlamaInfo } from "./llama_cpp_worker.ts";
-import { median, print } from "./report.ts";
+import { median, note, print } from "./report.ts";
 
 export interface SpeedOptions {
   readonly model: string;
@@ -52,8 +51,8 @@ export async function compareSpeed(device: GpuDevice, options: SpeedOptions): Pr
   const { model, folder, hasVulkan } = options;
   const files = await Deno.makeTempDir({ prefix: "mor-llama-cpp-" });
   try {
-    await using vulkan = hasVulkan ? await LlamaProcess.start({ folder, backend: "vulkan" }) : null;
-    await using cpu = await LlamaProcess.start({ folder, backend: "cpu" });
+    await using vulkan = hasVulkan ? await startLlama({ folder, backend: "vulkan" }) : null;
+    await using cpu = await startLlama({ folder, backend: "cpu" });
     const programs = [
       ...(vulkan ? [{ name: "Vulkan", process: vulkan }] : []),
       { name: "CPU", process: cpu },

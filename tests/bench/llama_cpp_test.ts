@@ -1,5 +1,6 @@
 import { assertEquals, assertThrows } from "@std/assert";
-import { parseLlamaCppArgs, UsageError } from "./llama_cpp.ts";
+import { UsageError } from "./arguments.ts";
+import { parseLlamaCppArgs } from "./llama_cpp.ts";
 
 const NEEDED = ["model.gguf", "--node-llama-cpp", "peer"];
 

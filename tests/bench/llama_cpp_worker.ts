@@ -3,7 +3,7 @@
  * node-llama-cpp comes from the folder of the first argument, the backend is the second: "cpu" or "vulkan".
  */
 import { pathToFileURL } from "node:url";
-import { lines, writeLine } from "./llama_cpp_lines.ts";
+import { answerQuestions, type PeerRequest } from "./peer_protocol.ts";
 
 export type LlamaBackend = "cpu" | "vulkan";
 
@@ -39,10 +39,7 @@ export interface LlamaAnswers {
   timeTogether(wanted: { count: number; sequences: number }): Promise<number>;
 }
 
-export type LlamaQuestion = keyof LlamaAnswers;
-export type LlamaRequest<Q extends LlamaQuestion> = Parameters<LlamaAnswers[Q]>;
-export type LlamaAnswer<Q extends LlamaQuestion> = Awaited<ReturnType<LlamaAnswers[Q]>>;
-export type LlamaReply = { readonly answer: unknown } | { readonly error: string };
+type LlamaRequest<Question extends keyof LlamaAnswers> = PeerRequest<LlamaAnswers, Question>;
 
 /** As much of node-llama-cpp as is used here; names that begin with `_` are its own link to llama.cpp. */
 interface Llama {
@@ -240,14 +237,6 @@ if (import.meta.main) {
     maxThreads: 0,
   });
   const worker = new LlamaWorker(llama, { folder, backend });
-  for await (const line of lines(Deno.stdin.readable)) {
-    const { question, wanted } = JSON.parse(line) as { question: LlamaQuestion; wanted: unknown[] };
-    const answer = worker[question] as (...wanted: unknown[]) => Promise<unknown>;
-    const reply: LlamaReply = await answer.apply(worker, wanted).then(
-      (answer) => ({ answer }),
-      (error) => ({ error: error instanceof Error ? error.message : String(error) }),
-    );
-    await writeLine(Deno.stdout.writable, reply);
-  }
+  await answerQuestions<LlamaAnswers>(worker);
   await llama.dispose();
 }
