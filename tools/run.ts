@@ -18,6 +18,8 @@ const BOOK = `${WORK_FOLDER}/moby_dick.txt`;
 const GPU_COMMANDS = ["train", "generate", "eval", "profile", "forward", "demo"];
 /** Flags with which those compute nothing. */
 const IDLE_FLAGS = ["--help", "-h", "--dry-run"];
+/** Parts of the bench beside a peer, which runs in a process of its own. */
+const PEER_PARTS = ["llama-cpp", "jax-js"];
 
 type Task = (args: readonly string[]) => Promise<number>;
 
@@ -119,8 +121,7 @@ async function runBench(args: readonly string[]): Promise<number> {
     () =>
       runFile(BENCH, args, {
         request: { entries: [BENCH], isChatty: true },
-        // llama.cpp runs in a process of its own.
-        permissions: args[0] === "llama-cpp" ? [`--allow-run=${Deno.execPath()}`] : [],
+        permissions: PEER_PARTS.includes(args[0] ?? "") ? [`--allow-run=${Deno.execPath()}`] : [],
       }),
   );
 }

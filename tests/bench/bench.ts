@@ -5,10 +5,12 @@
  * `routers` trains four models for some minutes each and compares their loss; it runs only when named.
  *
  * Some parts take arguments of their own and run alone: `quantization` (what fewer bits cost and bring), `loading`
- * (memory and time), `soak` (a batch under load for ten minutes), `llama-cpp` (side by side with llama.cpp).
+ * (memory and time), `soak` (a batch under load for ten minutes), `llama-cpp` and `jax-js` (side by side with
+ * llama.cpp and with jax-js).
  */
 import { type GpuDevice, openDevice } from "../../gpu/device.ts";
 import { benchDecoding } from "./decoding.ts";
+import { runJaxJs } from "./jax_js.ts";
 import { runLlamaCpp } from "./llama_cpp.ts";
 import { benchLoading } from "./loading.ts";
 import { benchProducts } from "./products.ts";
@@ -32,6 +34,7 @@ const ALONE: Readonly<Record<string, (args: readonly string[]) => Promise<number
   loading: (args) => withDevice("loading", (device) => benchLoading(device, args)),
   soak: (args) => withDevice("soak", (device) => benchSoak(device, args)),
   "llama-cpp": runLlamaCpp,
+  "jax-js": runJaxJs,
 };
 
 /** Runs a part with a device of its own: none inherits compiled kernels or memory. */

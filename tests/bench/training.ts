@@ -6,11 +6,18 @@ import { flopsPerToken } from "../../model/flops.ts";
 import { DEFAULT_OPTIMIZER } from "../../model/optimizer.ts";
 import { presetConfig } from "../../model/presets.ts";
 import { uniform } from "../../model/random.ts";
-import { allocateTraining, trainingMemory, TrainingPrograms } from "../../model/training.ts";
+import type { Batch } from "../../model/text/dataset.ts";
+import {
+  allocateTraining,
+  type TrainingBuffers,
+  trainingMemory,
+  TrainingPrograms,
+} from "../../model/training.ts";
 import { initializeWeights } from "../../model/weights.ts";
 import { median, print, range, REPEATS } from "./report.ts";
 
-const SHAPE = { batchSize: 4, sequenceLength: 256, gradientAccumulation: 1 };
+/** The peers' batch. */
+export const SHAPE = { batchSize: 4, sequenceLength: 256, gradientAccumulation: 1 };
 
 /** The peers' shape: width 256, 4 heads, FFN 1024, vocabulary 1024; the layers are given by each row. */
 const WIDTHS = {
@@ -25,7 +32,8 @@ const WIDTHS = {
   tokenizer: null,
 } as const;
 
-function vanilla(layers: number): ModelConfig {
+/** A model without recursion in the peers' widths. */
+export function vanilla(layers: number): ModelConfig {
   return { ...presetConfig("tiny-vanilla"), ...WIDTHS, numHiddenLayers: layers };
 }
 
@@ -35,14 +43,30 @@ function mixtureOfRecursions(): ModelConfig {
   return { ...rest, ...WIDTHS, numHiddenLayers: 14, recursion: { ...recursion!, blockLayers: 4 }, router };
 }
 
-/** Milliseconds of one training step, and the bytes that the run took against the plan. */
-interface Trainer {
-  readonly step: () => Promise<number>;
+/** One training step. */
+export interface TimedStep {
+  readonly ms: number;
+  /** Before the update, in nats. */
+  readonly loss: number;
+  /** Before clipping. */
+  readonly gradNorm: number;
+}
+
+/** A run that takes every step on the same batch. */
+export interface Trainer {
+  readonly buffers: TrainingBuffers;
+  readonly batch: Batch;
+  readonly step: () => Promise<TimedStep>;
+  /** Bytes that the run took, and that were planned. */
   readonly planned: number;
   readonly taken: number;
 }
 
-function trainer(device: GpuDevice, config: ModelConfig): Trainer {
+/** Starts a run from weights and tokens drawn at random. @throws MemoryError */
+export function trainer(
+  device: GpuDevice,
+  { config, learningRate = 1e-4 }: { config: ModelConfig; learningRate?: number },
+): Trainer {
   const options = { config, shape: SHAPE, evaluationSequences: 0 };
   const before = device.memory.live;
   const buffers = allocateTraining(device, options);
@@ -60,12 +84,14 @@ function trainer(device: GpuDevice, config: ModelConfig): Trainer {
   const batch = { ids: draw(), targets: draw() };
   let step = 0;
   return {
+    buffers,
+    batch,
     planned: trainingMemory(options).peak,
     taken: device.memory.live - before,
     step: async () => {
       const start = performance.now();
-      await programs.step([batch], { learningRate: 1e-4, step: step++, seed: 1 });
-      return performance.now() - start;
+      const { losses, gradNorm } = await programs.step([batch], { learningRate, step: step++, seed: 1 });
+      return { ms: performance.now() - start, loss: losses.total, gradNorm };
     },
   };
 }
@@ -80,13 +106,13 @@ export async function benchTraining(device: GpuDevice): Promise<void> {
   const rows = Object.entries(configs).map(([name, config]) => ({
     name,
     flops: flopsPerToken(config, { tokens: SHAPE.sequenceLength }).full,
-    trainer: trainer(device, config),
+    trainer: trainer(device, { config }),
     times: [] as number[],
   }));
   // The first steps compile the kernels.
   for (const { trainer } of rows) for (let i = 0; i < 2; i++) await trainer.step();
   for (let repeat = 0; repeat < REPEATS; repeat++) {
-    for (const { trainer, times } of rows) times.push(await trainer.step());
+    for (const { trainer, times } of rows) times.push((await trainer.step()).ms);
   }
   print(
     `\ntraining step, d 256, FFN 1024 (SwiGLU), T 256, B 4, V 1024, f32: tokens/s, median of ${REPEATS} (range)`,
