@@ -1,9 +1,13 @@
 import attentionCode from "./attention.wgsl" with { type: "text" };
 import attentionBackwardCode from "./attention_backward.wgsl" with { type: "text" };
+import attentionBackwardTurn32Code from "./attention_backward_turn_32.wgsl" with { type: "text" };
+import attentionBackwardTurn8Code from "./attention_backward_turn_8.wgsl" with { type: "text" };
 import attentionLoadCode from "./attention_load.wgsl" with { type: "text" };
 import attentionLoadSubgroupsCode from "./attention_load_subgroups.wgsl" with { type: "text" };
 import attentionRowsCode from "./attention_rows.wgsl" with { type: "text" };
 import attentionTileCode from "./attention_tile.wgsl" with { type: "text" };
+import attentionTurn32Code from "./attention_turn_32.wgsl" with { type: "text" };
+import attentionTurn8Code from "./attention_turn_8.wgsl" with { type: "text" };
 import type { Commands } from "../commands.ts";
 import { rowCost } from "../cost.ts";
 import { type Constants, defineKernel, type Kernel } from "../kernel.ts";
@@ -14,10 +18,12 @@ import { CACHE_PAGES, PAGE_ROWS } from "./cache_pages.ts";
 import { attentionCost, type AttentionHeads, headConstants, KV_PARTS, kvDtypeOf } from "./attention_heads.ts";
 import { hasSubgroupsOfEight, MAX_LOOP_TURNS } from "./row_lanes.ts";
 
-/** Rows of an invocation, keys (or queries) of a turn, and rows of the 8 invocations that share them. */
+/** Rows of an invocation, and of the 8 invocations that share the keys (or queries) of a turn. */
 const TILE_ROWS = 4;
-const TILE_KEYS = 8;
 const BLOCK_ROWS = 32;
+
+/** Keys (or queries) of a turn: TURN of the parts. */
+const TURN = { separate: 8, subgroups: 32 } as const;
 
 const ROWS = { "attention_rows.wgsl": attentionRowsCode, ...KV_PARTS.f32 };
 const FORWARD = loadVariants("attention.wgsl", { code: attentionCode, parts: ROWS });
@@ -27,7 +33,11 @@ const CACHED = {
 };
 const BACKWARD = loadVariants("attention_backward.wgsl", {
   code: attentionBackwardCode,
-  parts: KV_PARTS.f32,
+  parts: ROWS,
+  turns: {
+    separate: { "attention_backward_turn_8.wgsl": attentionBackwardTurn8Code },
+    subgroups: { "attention_backward_turn_32.wgsl": attentionBackwardTurn32Code },
+  },
 });
 
 /** The heads, and how much one dispatch does. */
@@ -36,7 +46,7 @@ export interface AttentionSettings extends AttentionHeads {
   readonly keys?: KeyRows;
   /** Most keys that a row sees; all rows unless told. */
   readonly longest?: number;
-  /** Keys that one dispatch takes, a multiple of 8; as many as the loop limit allows unless told. */
+  /** Keys that one dispatch takes, a multiple of those of a turn; as many as the loop limit allows unless told. */
   readonly window?: number;
   /** Whether 8 invocations exchange what they read; where the adapter is known to do it well unless told. */
   readonly useSubgroups?: boolean;
@@ -84,13 +94,13 @@ export function attention(
   const { rows, records } = packing;
   const { heads, headDim } = settings;
   const { keys: keyRows = PACKED } = settings;
-  const { kernels, constants } = prepare("attention", { commands, q, kv, rows, settings });
+  const { kernels, constants, turn } = prepare("attention", { commands, q, kv, rows, settings });
   checkShape("attention", {
     out: [out, [rows.maximum, heads * headDim]],
     logSumExp: [logSumExp, [rows.maximum, heads]],
   });
   const keys = keysOfBlock({ rows, settings });
-  const ranges = windows({ count: keys, settings, turns: 1 + 2 * (constants.WIDTH + 1) });
+  const ranges = windows({ count: keys, settings, turn, loops: 1 + 2 * (constants.WIDTH + 1) });
   for (const range of ranges) {
     commands.dispatch(kernels.forward, {
       entryPoint: "forward",
@@ -143,7 +153,7 @@ export function attentionBackward(
   const { rows, records } = packing;
   const { heads, kvHeads, headDim, keys = PACKED } = settings;
   if (keys.kind === "cache") throw new TypeError("Cannot record attentionBackward: a cache has no gradient");
-  const { kernels, constants } = prepare("attentionBackward", { commands, q, kv, rows, settings });
+  const { kernels, constants, turn } = prepare("attentionBackward", { commands, q, kv, rows, settings });
   checkShape("attentionBackward", {
     out: [out, [rows.maximum, heads * headDim]],
     gradOut: [gradOut, [rows.maximum, heads * headDim]],
@@ -171,7 +181,7 @@ export function attentionBackward(
     delta,
   };
   const keysSeen = keysOfBlock({ rows, settings });
-  const keyRanges = windows({ count: keysSeen, settings, turns: 1 + 3 * (WIDTH + 1) });
+  const keyRanges = windows({ count: keysSeen, settings, turn, loops: 1 + 3 * (WIDTH + 1) });
   for (const range of keyRanges) {
     commands.dispatch(kernels.backward, {
       entryPoint: "backward_queries",
@@ -193,7 +203,8 @@ export function attentionBackward(
   const queryRanges = windows({
     count: queries,
     settings,
-    turns: (heads / kvHeads) * (1 + 3 * (WIDTH + 1)),
+    turn,
+    loops: (heads / kvHeads) * (1 + 3 * (WIDTH + 1)),
   });
   for (const range of queryRanges) {
     const grid = { unitsPerGroup: TILE_ROWS * LANES, z: kvHeads };
@@ -222,17 +233,29 @@ export function attentionBackward(
   }
 }
 
-/** The same kernels over the two ways to load eight rows. */
+/** The same kernels over the two ways to load eight rows, and with as many rows a turn as suit them. */
 function loadVariants(
   file: string,
-  { code, parts }: { code: string; parts: Readonly<Record<string, string>> },
-): { separate: Kernel; subgroups: Kernel } {
+  { code, parts, turns }: {
+    code: string;
+    parts: Readonly<Record<string, string>>;
+    /** What the kernel itself has for either number. */
+    turns?: Readonly<Record<keyof typeof TURN, Readonly<Record<string, string>>>>;
+  },
+): Record<keyof typeof TURN, Kernel> {
   const all = { "attention_tile.wgsl": attentionTileCode, ...parts };
   return {
-    separate: defineKernel(file, code, { ...all, "attention_load.wgsl": attentionLoadCode }),
+    separate: defineKernel(file, code, {
+      ...all,
+      "attention_turn_8.wgsl": attentionTurn8Code,
+      "attention_load.wgsl": attentionLoadCode,
+      ...turns?.separate,
+    }),
     subgroups: defineKernel(file, code, {
       ...all,
+      "attention_turn_32.wgsl": attentionTurn32Code,
       "attention_load_subgroups.wgsl": attentionLoadSubgroupsCode,
+      ...turns?.subgroups,
     }),
   };
 }
@@ -250,6 +273,8 @@ function prepare(
 ): {
   kernels: { forward: Kernel; backward: Kernel };
   constants: Constants & { readonly LANES: number; readonly WIDTH: number };
+  /** Keys, or queries, of a turn. */
+  turn: number;
 } {
   const { keys = PACKED, useSubgroups = hasSubgroupsOfEight(device) } = settings;
   const shape = headConstants(operation, { q, kv, settings });
@@ -270,7 +295,8 @@ function prepare(
     LANES: useSubgroups || device.info.isSoftware ? 8 : 32,
   };
   const forward = keys.kind === "cache" ? CACHED[dtype] : FORWARD;
-  return { kernels: { forward: forward[variant], backward: BACKWARD[variant] }, constants };
+  const kernels = { forward: forward[variant], backward: BACKWARD[variant] };
+  return { kernels, constants, turn: TURN[variant] };
 }
 
 /** Most keys from the first that a block of rows sees to the last. */
@@ -284,15 +310,22 @@ function keysOfBlock(
 
 /**
  * The part of a block's keys (or queries) that each dispatch does: few enough that no invocation comes near the loop
- * limit at `turns` loop turns for a tile and some for each column outside. A loop's last check is a turn, too.
+ * limit at `loops` loop turns for the `turn` keys that it takes at a time and some for each column outside. A loop's last
+ * check is a turn, too.
+ *
+ * @throws RangeError for a window that is not a multiple of `turn`.
  */
 function windows(
-  { count, settings: { headDim, window }, turns }: {
+  { count, settings: { headDim, window }, turn, loops }: {
     count: number;
     settings: AttentionSettings;
-    turns: number;
+    turn: number;
+    loops: number;
   },
 ): { first: number; count: number }[] {
-  const step = window ?? TILE_KEYS * Math.floor((MAX_LOOP_TURNS - headDim) / turns);
+  const step = window ?? turn * Math.floor((MAX_LOOP_TURNS - headDim) / loops);
+  if (step % turn !== 0) {
+    throw new RangeError(`Cannot record attention in windows of ${step} keys: not a multiple of ${turn}`);
+  }
   return Array.from({ length: Math.ceil(count / step) }, (_, i) => ({ first: i * step, count: step }));
 }

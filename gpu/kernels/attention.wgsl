@@ -1,7 +1,7 @@
 // s_ij = SCALE * dot(q_i, k_j) for the keys j that row i sees,  log_sum_exp_i = log(sum over j of exp(s_ij))
 // out_i = sum over j of exp(s_ij - log_sum_exp_i) * v_j          (online softmax: Milakov & Gimelshein 2018, section 3)
 // out (rows, HEADS, WIDTH vec4); log_sum_exp (rows, HEADS); q, kv, packing in attention_tile.wgsl.
-// One invocation per 4 rows of a head, 8 keys a turn; heads in z. Sums stay in `out`, so that any head size fits.
+// One invocation per 4 rows of a head, TURN keys a turn; heads in z. Sums stay in `out`, so that any head size fits.
 
 @group(0) @binding(5) var<storage, read_write> out: array<vec4<f32>>;
 @group(0) @binding(6) var<storage, read_write> log_sum_exp: array<f32>;
@@ -47,20 +47,19 @@ fn forward(
     }
   }
 
-  for (var key = block_first; key < window_end; key += 8u) {
-    let place = key_row(table, key);
-    let keys = eight_rows(place, place + (block_end - 1u - key), local % 8u);
-    var products = Tiles();
+  for (var key = block_first; key < window_end; key += TURN) {
+    let keys = others_from(table, key, block_end, local % 8u);
+    var products = Turn();
     for (var c = 0u; c < WIDTH; c++) {
       products = add_products(products, load_kv(keys, k_column + c), q_tile(q_place + c));
     }
     let scores = mask_scores(products, key, first, end);
-    let next = max(largest, max(column_maxima(scores.near), column_maxima(scores.far)));
+    let next = max(largest, maxima(scores));
     // For a row that has met no key yet, exp(LOWEST - shift) must be 0: its shift stays far above LOWEST.
     let shift = max(next, vec4<f32>(0.5 * LOWEST));
     let shrink = exp(largest - shift);
-    let p = Tiles(exp_columns(scores.near, shift), exp_columns(scores.far, shift));
-    total = total * shrink + vec4<f32>(1.0) * (p.near + p.far);
+    let p = exp_scores(scores, shift);
+    total = total * shrink + total_of(p);
     largest = next;
     for (var c = 0u; c < WIDTH; c++) {
       let added = weighted_sum(load_kv(keys, v_column + c), p);
@@ -77,11 +76,6 @@ fn forward(
     }
     store_log_sum_exp(row * HEADS + head, largest + log(max(total, vec4<f32>(1e-30))));
   }
-}
-
-fn column_maxima(tile: mat4x4<f32>) -> vec4<f32> {
-  let turned = transpose(tile);
-  return max(max(turned[0], turned[1]), max(turned[2], turned[3]));
 }
 
 fn load_out(place: vec4<u32>) -> mat4x4<f32> {

@@ -3,8 +3,8 @@
 // grad_k_j = sum over i of grad_s_ij * q_i,  grad_v_j = sum over i of p_ij * grad_out_i, both also over the query
 // heads that share the key/value head
 // out, grad_out (rows, HEADS, WIDTH vec4); log_sum_exp, delta (rows, HEADS); grad_q like q, grad_kv like kv. No cached keys.
-// backward_delta: one invocation per row and head. backward_queries: one per 4 rows of a head, 8 keys a turn.
-// backward_keys: one per 4 rows of a key/value head, 8 queries a turn. Heads in z. Sums stay in grad_q and grad_kv.
+// backward_delta: one invocation per row and head. backward_queries: one per 4 rows of a head, TURN keys a turn.
+// backward_keys: one per 4 rows of a key/value head, TURN queries a turn. Heads in z. Sums stay in grad_q and grad_kv.
 
 @group(0) @binding(5) var<storage, read> out: array<vec4<f32>>;
 @group(0) @binding(6) var<storage, read> log_sum_exp: array<f32>;
@@ -95,28 +95,18 @@ fn backward_queries(
     }
   }
 
-  for (var key = block_first; key < window_end; key += 8u) {
-    let keys = eight_rows(key, block_end - 1u, local % 8u);
-    var products = Tiles();
+  for (var key = block_first; key < window_end; key += TURN) {
+    let keys = others_from(0u, key, block_end, local % 8u);
+    var products = Turn();
     for (var c = 0u; c < WIDTH; c++) {
       products = add_products(products, load_kv(keys, k_column + c), q_tile(q_place + c));
     }
-    var grad_p = Tiles();
+    var grad_p = Turn();
     for (var c = 0u; c < WIDTH; c++) {
       grad_p = add_products(grad_p, load_kv(keys, v_column + c), grad_out_tile(out_place + c));
     }
     let scores = mask_scores(products, key, first, end);
-    let p = Tiles(exp_columns(scores.near, shift), exp_columns(scores.far, shift));
-    let deltas = mat4x4<f32>(
-      vec4<f32>(row_delta.x),
-      vec4<f32>(row_delta.y),
-      vec4<f32>(row_delta.z),
-      vec4<f32>(row_delta.w),
-    );
-    let grad_scores = Tiles(
-      SCALE * multiply_entries(p.near, grad_p.near - deltas),
-      SCALE * multiply_entries(p.far, grad_p.far - deltas),
-    );
+    let grad_scores = key_gradients(exp_scores(scores, shift), grad_p, row_delta);
     for (var c = 0u; c < WIDTH; c++) {
       let added = weighted_sum(load_kv(keys, k_column + c), grad_scores);
       if (is_row) {
@@ -156,27 +146,20 @@ fn backward_keys(
 
   for (var head = group.z * GROUP_HEADS; head < (group.z + 1u) * GROUP_HEADS; head++) {
     let column = head * WIDTH;
-    for (var query = block_first; query < window_end; query += 8u) {
-      let queries = eight_rows(query, block_end - 1u, local % 8u);
-      var products = Tiles();
+    for (var query = block_first; query < window_end; query += TURN) {
+      let queries = others_from(0u, query, block_end, local % 8u);
+      var products = Turn();
       for (var c = 0u; c < WIDTH; c++) {
         products = add_products(products, load_q(queries, column + c), kv_tile(k_place + c));
       }
-      var grad_p = Tiles();
+      var grad_p = Turn();
       for (var c = 0u; c < WIDTH; c++) {
         grad_p = add_products(grad_p, load_grad_out(queries, column + c), kv_tile(v_place + c));
       }
       let scores = mask_scores(products, query, first, end);
-      let near = min(query + NEXT_4, vec4<u32>(block_end - 1u)) * HEADS + head;
-      let far = min(query + 4u + NEXT_4, vec4<u32>(block_end - 1u)) * HEADS + head;
-      let p = Tiles(
-        exp_entries(scores.near - four_columns(load_log_sum_exp(near))),
-        exp_entries(scores.far - four_columns(load_log_sum_exp(far))),
-      );
-      let grad_scores = Tiles(
-        SCALE * multiply_entries(p.near, grad_p.near - four_columns(load_delta(near))),
-        SCALE * multiply_entries(p.far, grad_p.far - four_columns(load_delta(far))),
-      );
+      let of_queries = QueryRows(query, block_end - 1u, head);
+      let p = query_weights(scores, of_queries);
+      let grad_scores = query_gradients(p, grad_p, of_queries);
       for (var c = 0u; c < WIDTH; c++) {
         let added_k = weighted_sum(load_q(queries, column + c), grad_scores);
         let added_v = weighted_sum(load_grad_out(queries, column + c), p);
@@ -187,6 +170,46 @@ fn backward_keys(
       }
     }
   }
+}
+
+// Gradients of the scores of keys, whose weights are p: an own row has one delta.
+fn tiles_key_gradients(p: Tiles, grad_p: Tiles, delta: vec4<f32>) -> Tiles {
+  let deltas = transpose(four_columns(delta));
+  return Tiles(
+    SCALE * multiply_entries(p.near, grad_p.near - deltas),
+    SCALE * multiply_entries(p.far, grad_p.far - deltas),
+  );
+}
+
+// Queries of a head from a row on; past the last one it is the last one.
+struct QueryRows {
+  first: u32,
+  last: u32,
+  head: u32,
+}
+
+fn later(queries: QueryRows, by: u32) -> QueryRows {
+  return QueryRows(queries.first + by, queries.last, queries.head);
+}
+
+fn four_places(queries: QueryRows) -> vec4<u32> {
+  return min(queries.first + NEXT_4, vec4<u32>(queries.last)) * HEADS + queries.head;
+}
+
+// Weights of the own keys for eight queries, each of which has its own log-sum-exp.
+fn tiles_query_weights(scores: Tiles, queries: QueryRows) -> Tiles {
+  return Tiles(
+    exp_entries(scores.near - four_columns(load_log_sum_exp(four_places(queries)))),
+    exp_entries(scores.far - four_columns(load_log_sum_exp(four_places(later(queries, 4u))))),
+  );
+}
+
+// Gradients of the scores of eight queries, whose weights are p: each has its own delta.
+fn tiles_query_gradients(p: Tiles, grad_p: Tiles, queries: QueryRows) -> Tiles {
+  return Tiles(
+    SCALE * multiply_entries(p.near, grad_p.near - four_columns(load_delta(four_places(queries)))),
+    SCALE * multiply_entries(p.far, grad_p.far - four_columns(load_delta(four_places(later(queries, 4u))))),
+  );
 }
 
 fn four_columns(column: vec4<f32>) -> mat4x4<f32> {

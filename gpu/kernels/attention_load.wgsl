@@ -1,4 +1,4 @@
-// Part of the attention kernels: the eight other rows of a turn at a column of a tensor. Each invocation reads all.
+// Part of the attention kernels: eight other rows of a turn at a column of a tensor. Each invocation reads all.
 
 struct Eight {
   near: vec4<u32>,
@@ -10,15 +10,15 @@ fn eight_rows(first: u32, last_row: u32, lane: u32) -> Eight {
   return Eight(min(first + NEXT_4, vec4<u32>(last_row)), min(first + 4u + NEXT_4, vec4<u32>(last_row)));
 }
 
-fn load_q(eight: Eight, column: u32) -> Tiles {
+fn load_q_eight(eight: Eight, column: u32) -> Tiles {
   return Tiles(q_tile(eight.near * Q_STRIDE + column), q_tile(eight.far * Q_STRIDE + column));
 }
 
-fn load_kv(eight: Eight, column: u32) -> Tiles {
+fn load_kv_eight(eight: Eight, column: u32) -> Tiles {
   return Tiles(kv_tile(eight.near * KV_STRIDE + column), kv_tile(eight.far * KV_STRIDE + column));
 }
 
-fn load_grad_out(eight: Eight, column: u32) -> Tiles {
+fn load_grad_out_eight(eight: Eight, column: u32) -> Tiles {
   let near = eight.near * (HEADS * WIDTH) + column;
   let far = eight.far * (HEADS * WIDTH) + column;
   return Tiles(

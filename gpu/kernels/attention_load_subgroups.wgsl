@@ -10,15 +10,15 @@ fn eight_rows(first: u32, last_row: u32, lane: u32) -> Eight {
   return Eight(min(first + lane, last_row));
 }
 
-fn load_q(eight: Eight, column: u32) -> Tiles {
+fn load_q_eight(eight: Eight, column: u32) -> Tiles {
   return exchange(q[eight.mine * Q_STRIDE + column]);
 }
 
-fn load_kv(eight: Eight, column: u32) -> Tiles {
+fn load_kv_eight(eight: Eight, column: u32) -> Tiles {
   return exchange(kv_at(eight.mine * KV_STRIDE + column));
 }
 
-fn load_grad_out(eight: Eight, column: u32) -> Tiles {
+fn load_grad_out_eight(eight: Eight, column: u32) -> Tiles {
   return exchange(grad_out[eight.mine * (HEADS * WIDTH) + column]);
 }
 

@@ -29,7 +29,7 @@ const variants: readonly (AttentionOptions & { name: string; hardware?: boolean 
   { name: "as the adapter allows" },
   { name: "without subgroups", useSubgroups: false },
   { name: "with hardware launch shapes", hardware: true },
-  { name: "in windows of 8 keys", window: 8 },
+  { name: "in windows of 32 keys", window: 32 },
 ];
 
 let hardwareDevice: GpuDevice | null = null;
