@@ -7,6 +7,7 @@
 import { type AdapterInfo, describeAdapter, requestAdapter } from "./adapter.ts";
 import { GpuError, type GpuErrorKind, GpuUnavailableError, MemoryError } from "./errors.ts";
 import { type Allocator, formatBytes, MemoryLedger } from "./memory.ts";
+import { defaultTuning, type Tuning } from "./tuning.ts";
 
 /** Features that are tried one by one: some are granted though `adapter.features` does not list them. */
 const WANTED_FEATURES = ["timestamp-query", "shader-f16", "subgroups"] as const;
@@ -35,6 +36,8 @@ export class GpuDevice implements Allocator {
   readonly memory = new MemoryLedger();
   /** Pipelines by files, entry point and constants; filled by kernel.ts. */
   readonly pipelines = new Map<string, GPUComputePipeline>();
+  /** Variants of kernels that programs are recorded with from here on. */
+  tuning: Tuning;
   #failure: GpuError | null = null;
   #pending: Promise<void>[] = [];
   #closed = false;
@@ -45,6 +48,7 @@ export class GpuDevice implements Allocator {
     this.handle = handle;
     this.info = info;
     this.features = features;
+    this.tuning = defaultTuning({ info, features });
     handle.addEventListener("uncapturederror", (event) => {
       const { error } = event as Event & { error: GPUError };
       this.fail(new GpuError(kindOf(error), error.message.trim()));

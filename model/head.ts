@@ -71,13 +71,14 @@ export function chunkLosses(
 /** Records what the gradient of a chunk's logits, in their place, makes of them: those of the normed states and weight. */
 function chunkBackward(
   commands: Commands,
-  { weights, workspace: { logits: gradOut, normed, layers: { scratch } } }: Pass,
+  { weights, workspace: { headPacking, logits: gradOut, normed, layers: { scratch } } }: Pass,
   { chunk: { first, rows }, gradients }: { chunk: HeadChunk; gradients: ParameterViews },
 ): void {
   const ofChunk = (tensor: Tensor): Tensor => viewRows(tensor, { start: first, count: rows.maximum });
   commands.mark("head, backward");
   linearBackwardInput(commands, { gradOut, weight: weights.head, gradX: ofChunk(scratch.gradNormed) }, {
     rows,
+    partOf: headPacking.rows.maximum,
   });
   linearBackwardWeight(commands, { gradOut, x: ofChunk(normed), gradWeight: gradients.head }, { rows });
 }

@@ -17,7 +17,7 @@ import { paddedVocabSize } from "./parameters.ts";
  */
 const LOGITS_BYTES = 32 * 1024 * 1024;
 
-/** Rows of a matrix product's tile on every adapter: a chunk of fewer would leave some of each tile idle. */
+/** Rows of a matrix product's tile on most adapters: a chunk of fewer would leave some of each tile idle. */
 const TILE_ROWS = 64;
 
 /** States have a multiple of 4 columns, so that those of every so many rows lie at places that can be bound. */

@@ -8,7 +8,7 @@
 import type { Commands } from "../gpu/commands.ts";
 import { attention, attentionBackward, type AttentionSettings } from "../gpu/kernels/attention.ts";
 import { fusedLayout } from "../gpu/kernels/attention_heads.ts";
-import { attentionCached } from "../gpu/kernels/attention_cached.ts";
+import { attentionCached, MAX_CACHED_ROWS } from "../gpu/kernels/attention_cached.ts";
 import { cacheAppend } from "../gpu/kernels/cache_append.ts";
 import {
   linearAdd,
@@ -17,7 +17,6 @@ import {
   normLinear,
   swigluLinearAdd,
 } from "../gpu/kernels/linear.ts";
-import { MAX_VECTOR_ROWS } from "../gpu/kernels/matmul_vector.ts";
 import { rmsNormBackward } from "../gpu/kernels/rms_norm.ts";
 import { rope, ropeBackward, type RopeSettings } from "../gpu/kernels/rope.ts";
 import { swiglu, swigluBackward } from "../gpu/kernels/swiglu.ts";
@@ -139,7 +138,7 @@ function attend(
   const { cache, places, appends } = keys;
   if (appends) cacheAppend(commands, { qkv, places: appends, cache, table }, settings);
   // The tiles of `attention` walk the keys between those of a block's first and last row: fine for one text only.
-  if (!context.isOneSequence || places.rows.maximum <= MAX_VECTOR_ROWS) {
+  if (!context.isOneSequence || places.rows.maximum <= MAX_CACHED_ROWS) {
     attentionCached(commands, { q: qkv, cache, packing: places, out: attended }, settings);
   } else {
     attention(commands, { ...tensors, kv: cache.pool, packing: places }, settings);

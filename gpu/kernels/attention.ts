@@ -16,7 +16,7 @@ import { linearGrid, rowGrid, type Rows } from "../rows.ts";
 import { checkShape, type Tensor } from "../tensor.ts";
 import { CACHE_PAGES, PAGE_ROWS } from "./cache_pages.ts";
 import { attentionCost, type AttentionHeads, headConstants, KV_PARTS, kvDtypeOf } from "./attention_heads.ts";
-import { hasSubgroupsOfEight, MAX_LOOP_TURNS } from "./row_lanes.ts";
+import { MAX_LOOP_TURNS } from "./row_lanes.ts";
 
 /** Rows of an invocation, and of the 8 invocations that share the keys (or queries) of a turn. */
 const TILE_ROWS = 4;
@@ -48,9 +48,27 @@ export interface AttentionSettings extends AttentionHeads {
   readonly longest?: number;
   /** Keys that one dispatch takes, a multiple of those of a turn; as many as the loop limit allows unless told. */
   readonly window?: number;
-  /** Whether 8 invocations exchange what they read; where the adapter is known to do it well unless told. */
-  readonly useSubgroups?: boolean;
+  /** As the device is tuned unless told. */
+  readonly variant?: AttentionVariantName;
 }
+
+/** How the invocations of a workgroup read the rows that eight of them share. */
+interface AttentionVariant {
+  /** By exchange in a subgroup, or each for itself. */
+  readonly loads: "subgroups" | "separate";
+  /** Invocations of a workgroup, a multiple of 8. */
+  readonly lanes: number;
+}
+
+/** Ways to attend, by the name that `device.tuning` has for them. */
+export const ATTENTION_VARIANTS = {
+  subgroup: { loads: "subgroups", lanes: 8 },
+  lanes_8: { loads: "separate", lanes: 8 },
+  lanes_32: { loads: "separate", lanes: 32 },
+  lanes_64: { loads: "separate", lanes: 64 },
+} as const satisfies Readonly<Record<string, AttentionVariant>>;
+
+export type AttentionVariantName = keyof typeof ATTENTION_VARIANTS;
 
 /** What the rows of `kv` stand for, and so which of them a query row sees. */
 export type KeyRows =
@@ -276,7 +294,8 @@ function prepare(
   /** Keys, or queries, of a turn. */
   turn: number;
 } {
-  const { keys = PACKED, useSubgroups = hasSubgroupsOfEight(device) } = settings;
+  const { keys = PACKED, variant = device.tuning.attention } = settings;
+  const { loads, lanes } = ATTENTION_VARIANTS[variant];
   const shape = headConstants(operation, { q, kv, settings });
   const dtype = kvDtypeOf(kv);
   if (dtype !== "f32" && keys.kind !== "cache") {
@@ -287,16 +306,15 @@ function prepare(
     q: [q, [rows.maximum, q.shape.at(-1)!]],
     kv: [kv, [keyRows, kv.shape.at(-1)!]],
   });
-  const variant = useSubgroups ? "subgroups" : "separate";
   const constants = {
     ...shape,
     ...(keys.kind === "cache" && { PAGE_ROWS }),
     KEYS: KEYS[keys.kind],
-    LANES: useSubgroups || device.info.isSoftware ? 8 : 32,
+    LANES: lanes,
   };
   const forward = keys.kind === "cache" ? CACHED[dtype] : FORWARD;
-  const kernels = { forward: forward[variant], backward: BACKWARD[variant] };
-  return { kernels, constants, turn: TURN[variant] };
+  const kernels = { forward: forward[loads], backward: BACKWARD[loads] };
+  return { kernels, constants, turn: TURN[loads] };
 }
 
 /** Most keys from the first that a block of rows sees to the last. */

@@ -4,7 +4,6 @@ import attentionCachedLanesSubgroupsCode from "./attention_cached_lanes_subgroup
 import rowReduceCode from "./row_reduce.wgsl" with { type: "text" };
 import rowReduceSubgroupsCode from "./row_reduce_subgroups.wgsl" with { type: "text" };
 import type { Commands } from "../commands.ts";
-import type { GpuDevice } from "../device.ts";
 import { defineKernel, type Kernel } from "../kernel.ts";
 import type { Packing } from "../packing.ts";
 import { rowGrid } from "../rows.ts";
@@ -18,7 +17,7 @@ import {
   type KvDtype,
   kvDtypeOf,
 } from "./attention_heads.ts";
-import { hasSubgroupsOfEight, MAX_LOOP_TURNS } from "./row_lanes.ts";
+import { MAX_LOOP_TURNS } from "./row_lanes.ts";
 
 const SEPARATE = kvVariants({
   "attention_cached_lanes.wgsl": attentionCachedLanesCode,
@@ -40,6 +39,26 @@ function kvVariants(parts: Readonly<Record<string, string>>): Record<KvDtype, Ke
     });
   return { f32: define("f32"), f16: define("f16") };
 }
+
+/** Ways to share a row's keys, by the name that `device.tuning` has for them. */
+export const CACHED_VARIANTS = {
+  /** Lanes of one vector that exchange what they have read, while there are eight. */
+  subgroup: { loads: SUBGROUPS, lanes: 8 },
+  lanes_8: { loads: SEPARATE, lanes: 8 },
+  lanes_64: { loads: SEPARATE, lanes: 64 },
+  lanes_256: { loads: SEPARATE, lanes: 256 },
+} as const satisfies Readonly<Record<string, CachedVariant>>;
+
+export type CachedVariantName = keyof typeof CACHED_VARIANTS;
+
+/** How keys and values are read, and the fewest lanes that share them. */
+interface CachedVariant {
+  readonly loads: Record<KvDtype, Kernel>;
+  readonly lanes: number;
+}
+
+/** Rows of one text up to which this is used instead of `attention`, whose blocks have 32 rows. */
+export const MAX_CACHED_ROWS = 16;
 
 /** The heads, and how far a row sees. */
 export interface AttentionCachedSettings extends AttentionHeads {
@@ -72,9 +91,9 @@ export function attentionCached(
     packing: [records, [rows.maximum, 4]],
     out: [out, [rows.maximum, heads * headDim]],
   });
-  const lanes = keyLanes(commands.device, { headDim, longest });
-  const subgroups = lanes.LANES === 8 && hasSubgroupsOfEight(commands.device);
-  commands.dispatch((subgroups ? SUBGROUPS : SEPARATE)[kvDtypeOf(kv)], {
+  const { loads, lanes: fewest } = CACHED_VARIANTS[commands.device.tuning.attentionCached];
+  const lanes = keyLanes({ fewest, headDim, longest });
+  commands.dispatch((lanes.LANES === fewest ? loads : SEPARATE)[kvDtypeOf(kv)], {
     entryPoint: "forward",
     tensors: { rows: rows.count, packing: records, pages, q, kv, out },
     constants: { ...shape, PAGE_ROWS, ROWS: 1, ...lanes },
@@ -83,20 +102,22 @@ export function attentionCached(
   });
 }
 
+/** Counts of lanes: vectors of a software adapter, two vectors or more of others. */
+const LANE_COUNTS = [8, 64, 256] as const;
+
 /**
- * Constants LANES and SLICES for rows of up to `longest` keys. The eight lanes of one vector on a software adapter, two
- * vectors or more on others; more where the keys would take an invocation past the loop limit: lanes share the scores
- * among them, and slices the sums, so that one dispatch does without state between windows of keys.
+ * Constants LANES and SLICES for rows of up to `longest` keys: the fewest lanes, or more where the keys would take an
+ * invocation past the loop limit. Lanes share the scores among them, and slices the sums, so that one dispatch does
+ * without state between windows of keys.
  *
  * @throws RangeError for more keys than 256 lanes reach.
  */
 function keyLanes(
-  device: GpuDevice,
-  { headDim, longest }: { headDim: number; longest: number },
+  { fewest, headDim, longest }: { fewest: number; headDim: number; longest: number },
 ): { LANES: number; SLICES: number } {
   const width = headDim / 4;
   let most = 0;
-  for (const lanes of device.info.isSoftware ? [8, 64, 256] : [64, 256]) {
+  for (const lanes of LANE_COUNTS.filter((count) => count >= fewest)) {
     const slices = 2 ** Math.max(0, Math.floor(Math.log2(lanes / width)));
     const blocks = Math.ceil(width * slices / lanes);
     // The scores, the maximum and the sums of a tile. A loop's last check is a turn, too, and passes its inner loops.

@@ -9,7 +9,7 @@ import { checkShape, elementCount, type Tensor, viewTensor } from "../tensor.ts"
 import { matmul } from "./matmul.ts";
 import { rmsNorm } from "./rms_norm.ts";
 import { swiglu } from "./swiglu.ts";
-import { matmulVector, MAX_VECTOR_ROWS, type VectorInput } from "./matmul_vector.ts";
+import { matmulVector, type VectorInput } from "./matmul_vector.ts";
 
 /** A (rows, N) tensor from a column on; rows keep their distance. */
 function columnsFrom(tensor: Tensor, start: number): Tensor {
@@ -38,7 +38,7 @@ function product(
   { x, weight, residual, out }: { x: Tensor; weight: Matrix; residual: Tensor | null; out: Tensor },
   { rows, partOf }: { rows: Rows; partOf: number },
 ): void {
-  if (partOf <= MAX_VECTOR_ROWS) {
+  if (partOf <= commands.device.tuning.vectorRows) {
     vectorProduct(commands, { x, weight, residual, out }, { rows });
     return;
   }
@@ -55,6 +55,7 @@ function product(
       depth,
       outStride: columns,
       counted: { dimension: "rows", rows },
+      partOf,
     });
   }
 }
@@ -111,7 +112,7 @@ export function normLinear(
   },
   { rows, eps, keeps }: { rows: Rows; eps: number; keeps: boolean },
 ): void {
-  if (!keeps && rows.maximum <= MAX_VECTOR_ROWS) {
+  if (!keeps && rows.maximum <= commands.device.tuning.vectorRows) {
     const input = { kind: "normed", norm, eps } as const;
     vectorProduct(commands, { x, weight, residual: null, out }, { rows, input });
     return;
@@ -136,7 +137,7 @@ export function swigluLinearAdd(
   },
   { rows, keeps }: { rows: Rows; keeps: boolean },
 ): void {
-  if (!keeps && rows.maximum <= MAX_VECTOR_ROWS) {
+  if (!keeps && rows.maximum <= commands.device.tuning.vectorRows) {
     vectorProduct(commands, { x: gateUp, weight, residual, out }, { rows, input: { kind: "swiglu" } });
     return;
   }
@@ -147,12 +148,13 @@ export function swigluLinearAdd(
 /**
  * Records gradX = gradOut W. gradOut (rows, N); weight (N, K); gradX (rows, K). All f32.
  *
+ * @param partOf As in `linear`.
  * @throws TypeError for a packed weight.
  */
 export function linearBackwardInput(
   commands: Commands,
   { gradOut, weight, gradX }: { gradOut: Tensor; weight: Matrix; gradX: Tensor },
-  { rows }: { rows: Rows },
+  { rows, partOf = rows.maximum }: { rows: Rows; partOf?: number },
 ): void {
   const [depth, columns] = weight.shape as [number, number];
   const shapes = {
@@ -169,6 +171,7 @@ export function linearBackwardInput(
       bDepthFirst: true,
       accumulate: start > 0,
       counted: { dimension: "rows", rows },
+      partOf,
     });
   }
 }

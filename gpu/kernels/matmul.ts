@@ -5,7 +5,7 @@ import packedWeightsCode from "./packed_weights.wgsl" with { type: "text" };
 import type { Commands } from "../commands.ts";
 import type { DispatchCost } from "../cost.ts";
 import type { GpuDevice } from "../device.ts";
-import { defineKernel, type Kernel } from "../kernel.ts";
+import { type Constants, defineKernel, type Kernel } from "../kernel.ts";
 import { BLOCK_LENGTH, isPacked, type Matrix, matrixBytes, matrixTensor } from "../packed_matrix.ts";
 import { rowGrid, type Rows } from "../rows.ts";
 import { ELEMENT_BYTES, type Tensor } from "../tensor.ts";
@@ -15,31 +15,73 @@ import { formatConstant } from "./weight_format.ts";
 /** One way to multiply, and the shape of what a workgroup makes. */
 export interface MatmulVariant {
   readonly kernel: Kernel;
+  /** Of the kernel's shape; those of the layout come with each product. */
+  readonly constants: Constants;
   readonly tileRows: number;
   readonly tileColumns: number;
   /** Depths that one loop turn covers; inner loops count, with their last check, as lavapipe counts them. */
   readonly depthsPerTurn: number;
+  /** Of a workgroup. */
+  readonly invocations: number;
+  /** Workgroup memory of a workgroup. */
+  readonly workgroupBytes: number;
 }
 
 const parts = { "packed_weights.wgsl": packedWeightsCode, "packed_quads.wgsl": packedQuadsCode };
 
-/** Operands passed round by subgroup shuffles: 60 GFLOP/s on two cores of lavapipe, where tiles reach 5. */
-const SUBGROUP: MatmulVariant = {
-  kernel: defineKernel("matmul_subgroup.wgsl", matmulSubgroupCode, parts),
-  tileRows: 64,
-  tileColumns: 32,
-  depthsPerTurn: 4,
-};
+const TILED = defineKernel("matmul_tiled.wgsl", matmulTiledCode, parts);
 
-/** Operands staged in workgroup memory: for hardware, and right everywhere. */
-const TILED: MatmulVariant = {
-  kernel: defineKernel("matmul_tiled.wgsl", matmulTiledCode, parts),
-  tileRows: 64,
-  tileColumns: 64,
-  depthsPerTurn: 16 / (1 + 5 + 17),
-};
+/** Depths that a tile stages at once. */
+const TILE_DEPTHS = 16;
 
-export const MATMUL_VARIANTS = { subgroup: SUBGROUP, tiled: TILED } as const;
+/** Operands staged in workgroup memory, `x` times `y` invocations with so many quads of rows and of columns each. */
+function tiled(
+  { x, y, rowQuads, columnQuads }: { x: number; y: number; rowQuads: number; columnQuads: number },
+): MatmulVariant {
+  const [tileRows, tileColumns, invocations] = [4 * y * rowQuads, 4 * x * columnQuads, x * y];
+  // Each operand's quads, and the depths; a loop's last check is a turn, too.
+  const staging = (size: number): number => Math.ceil((size * TILE_DEPTHS) / 4 / invocations) + 1;
+  const turns = 1 + staging(tileRows) + staging(tileColumns) + TILE_DEPTHS + 1;
+  return {
+    kernel: TILED,
+    constants: { X: x, Y: y, ROW_QUADS: rowQuads, COLUMN_QUADS: columnQuads },
+    tileRows,
+    tileColumns,
+    depthsPerTurn: TILE_DEPTHS / turns,
+    invocations,
+    // A depth is padded by a vec4.
+    workgroupBytes: (tileRows + 4 + tileColumns + 4) * TILE_DEPTHS * ELEMENT_BYTES,
+  };
+}
+
+/** Ways to multiply, by the name that `device.tuning` has for them. */
+export const MATMUL_VARIANTS = {
+  /** Operands passed round by subgroup shuffles: 60 GFLOP/s on two cores of lavapipe, where tiles reach 5. */
+  subgroup: {
+    kernel: defineKernel("matmul_subgroup.wgsl", matmulSubgroupCode, parts),
+    constants: {},
+    tileRows: 64,
+    tileColumns: 32,
+    depthsPerTurn: 4,
+    invocations: 8,
+    workgroupBytes: 0,
+  },
+  // For hardware, and right everywhere: large tiles read operands less often, small ones keep more processors busy.
+  tile_32x32: tiled({ x: 8, y: 8, rowQuads: 1, columnQuads: 1 }),
+  tile_64x64: tiled({ x: 16, y: 16, rowQuads: 1, columnQuads: 1 }),
+  tile_128x64: tiled({ x: 16, y: 16, rowQuads: 2, columnQuads: 1 }),
+  tile_128x128: tiled({ x: 16, y: 16, rowQuads: 2, columnQuads: 2 }),
+} as const satisfies Readonly<Record<string, MatmulVariant>>;
+
+export type MatmulVariantName = keyof typeof MATMUL_VARIANTS;
+
+/** Whether an adapter can run a variant at all. */
+export function canMultiply(device: GpuDevice, name: MatmulVariantName): boolean {
+  if (name === "subgroup") return hasSubgroupsOfEight(device);
+  const { invocations, workgroupBytes } = MATMUL_VARIANTS[name];
+  const { maxComputeInvocationsPerWorkgroup, maxComputeWorkgroupStorageSize } = device.limits;
+  return invocations <= maxComputeInvocationsPerWorkgroup && workgroupBytes <= maxComputeWorkgroupStorageSize;
+}
 
 /** Sizes and layout of a product: out (rows, columns) = A (rows, depth) B (depth, columns). */
 export interface MatmulSettings {
@@ -57,13 +99,30 @@ export interface MatmulSettings {
   readonly aStride?: number;
   /** How many rows, or depths, really count: at most the size given. */
   readonly counted: { readonly dimension: "rows" | "depth"; readonly rows: Rows };
-  /** Chosen by the adapter unless given. */
+  /**
+   * How many rows the given ones are some of, if they are not all: the variant is chosen for so many, so that the rows
+   * come out as they do all at once, bit for bit.
+   */
+  readonly partOf?: number;
+  /** As the device is tuned unless given. */
   readonly variant?: MatmulVariant;
 }
 
-/** The faster variant for an adapter. */
-export function matmulVariant(device: GpuDevice): MatmulVariant {
-  return hasSubgroupsOfEight(device) ? SUBGROUP : TILED;
+/** Rows up to which a product has few: two tiles of 64, with which most GPUs have processors to spare. */
+const FEW_ROWS = 128;
+
+/** The kinds of products that are tuned each for itself. */
+export type ProductKind = "matmul" | "matmulFewRows" | "matmulGradient";
+
+/** Which kind a product is: a gradient of weights sums over a row count, others have it as their rows. */
+function productKind({ rows, counted, partOf = rows }: MatmulSettings): ProductKind {
+  if (counted.dimension === "depth") return "matmulGradient";
+  return partOf <= FEW_ROWS ? "matmulFewRows" : "matmul";
+}
+
+/** The variant that a device is tuned to use for a product. */
+export function matmulVariant({ tuning }: GpuDevice, settings: MatmulSettings): MatmulVariant {
+  return MATMUL_VARIANTS[tuning[productKind(settings)]];
 }
 
 /**
@@ -80,7 +139,8 @@ export function matmul(
 ): void {
   const { rows, columns, depth, aDepthFirst = false, bDepthFirst = false, accumulate = false } = settings;
   const { outStride = columns, aStride = aDepthFirst ? rows : depth, counted, variant } = settings;
-  const { kernel, tileRows, tileColumns, depthsPerTurn } = variant ?? matmulVariant(commands.device);
+  const { kernel, constants, tileRows, tileColumns, depthsPerTurn } = variant ??
+    matmulVariant(commands.device, settings);
   const contiguous = [columns, aDepthFirst ? rows : depth, bDepthFirst ? columns : depth];
   if (contiguous.some((size) => size % 4 !== 0)) {
     throw new TypeError(
@@ -117,6 +177,7 @@ export function matmul(
         depth_end: Math.min(depth, start + window),
       },
       constants: {
+        ...constants,
         A_DEPTH_FIRST: Number(aDepthFirst),
         B_DEPTH_FIRST: Number(bDepthFirst),
         ACCUMULATE: Number(accumulate || start > 0),

@@ -1,9 +1,9 @@
 // out = v W^T (+ residual) for few rows and packed weights; tensors in vector_rows.wgsl, layout in gpu/packed_matrix.ts.
-// For hardware, and right everywhere: 32 lanes own the 32 columns of a panel and read neighbouring packets; 4 slices of a
+// For hardware, and right everywhere: 32 lanes own the 32 columns of a panel and read neighbouring packets; the SLICES of a
 // workgroup share its blocks. Tiles of rows in x and y, panels in z.
 
 const LANES = 32u;
-const SLICES = 4u;
+override SLICES: u32;
 
 @group(0) @binding(2) var<storage, read> weight: array<vec4<u32>>;
 
@@ -67,7 +67,10 @@ fn product(
   partial[local.y][local.x] = sum;
   workgroupBarrier();
   if (local.y == 0u) {
-    let total = partial[0][local.x] + partial[1][local.x] + partial[2][local.x] + partial[3][local.x];
+    var total = partial[0][local.x];
+    for (var i = 1u; i < SLICES; i++) {
+      total += partial[i][local.x];
+    }
     for (var r = 0u; r < ROWS; r++) {
       write(row + r, group.z * PANEL_ROWS + local.x, total[r]);
     }

@@ -6,59 +6,105 @@ import matmulVectorTileCode from "./matmul_vector_tile.wgsl" with { type: "text"
 import packedWeightsCode from "./packed_weights.wgsl" with { type: "text" };
 import vectorRowsCode from "./vector_rows.wgsl" with { type: "text" };
 import type { Commands } from "../commands.ts";
-import { defineKernel, type Kernel } from "../kernel.ts";
-import { isPacked, type Matrix, matrixBytes, matrixTensor, PANEL_ROWS } from "../packed_matrix.ts";
+import type { GpuDevice } from "../device.ts";
+import { type Constants, defineKernel, type Kernel } from "../kernel.ts";
+import {
+  BLOCK_LENGTH,
+  isPacked,
+  type Matrix,
+  matrixBytes,
+  matrixTensor,
+  PANEL_ROWS,
+} from "../packed_matrix.ts";
 import { rowGrid, type Rows } from "../rows.ts";
 import { checkShape, ELEMENT_BYTES, type Tensor } from "../tensor.ts";
 import { hasSubgroupsOfEight, MAX_LOOP_TURNS } from "./row_lanes.ts";
 import { formatConstant } from "./weight_format.ts";
 
-/** Rows up to which this is faster than `matmul`, whose tiles have 64 rows. */
-export const MAX_VECTOR_ROWS = 16;
-
 /** A way to multiply, and what a workgroup of it does. */
 interface Variant {
   readonly kernel: Kernel;
+  readonly constants: Constants;
   readonly columns: number;
   readonly depthsPerTurn: number;
-}
-
-interface Variants {
-  readonly f32: Variant;
-  readonly packed: Variant;
+  readonly invocations: number;
 }
 
 const tile = { "matmul_vector_tile.wgsl": matmulVectorTileCode, "vector_rows.wgsl": vectorRowsCode };
 const panel = { "packed_weights.wgsl": packedWeightsCode, "vector_rows.wgsl": vectorRowsCode };
 
-/** Lanes that own columns and pass x round: 10 GB/s of f32 weights on two cores of lavapipe. */
-const SUBGROUP: Variants = {
-  f32: {
-    kernel: defineKernel("matmul_vector_subgroup.wgsl", matmulVectorSubgroupCode, tile),
-    columns: 32,
-    depthsPerTurn: 32,
-  },
-  packed: {
-    kernel: defineKernel("matmul_panel_subgroup.wgsl", matmulPanelSubgroupCode, panel),
-    columns: PANEL_ROWS,
-    depthsPerTurn: 32,
-  },
-};
+const SHARED = defineKernel("matmul_vector.wgsl", matmulVectorCode, tile);
+const SHARED_PANEL = defineKernel("matmul_panel.wgsl", matmulPanelCode, panel);
 
-/** Lanes that share columns, or the blocks of a panel: for hardware, and right everywhere. */
-const SHARED: Variants = {
-  f32: {
-    kernel: defineKernel("matmul_vector.wgsl", matmulVectorCode, tile),
-    columns: 16,
-    depthsPerTurn: 128,
-  },
-  packed: {
-    kernel: defineKernel("matmul_panel.wgsl", matmulPanelCode, panel),
+/** Invocations of a workgroup whose lanes share columns. */
+const SHARED_INVOCATIONS = 128;
+
+/** So many lanes share four columns: fewer make longer sums of their own, more make more workgroups. */
+function shared(lanes: number): Variant {
+  const tiles = SHARED_INVOCATIONS / lanes;
+  return {
+    kernel: SHARED,
+    constants: { LANES: lanes, TILES: tiles },
+    columns: 4 * tiles,
+    depthsPerTurn: 4 * lanes,
+    invocations: SHARED_INVOCATIONS,
+  };
+}
+
+/** So many times 32 lanes share the blocks of a panel. */
+function sliced(slices: number): Variant {
+  return {
+    kernel: SHARED_PANEL,
+    constants: { SLICES: slices },
     columns: PANEL_ROWS,
     // Its inner loops count, with their last checks.
-    depthsPerTurn: 128 / (1 + 5 * 3),
+    depthsPerTurn: (BLOCK_LENGTH * slices) / (1 + 5 * 3),
+    invocations: PANEL_ROWS * slices,
+  };
+}
+
+/** Ways to multiply by f32 weights, by the name that `device.tuning` has for them. */
+export const VECTOR_VARIANTS = {
+  /** Lanes that own columns and pass x round: 10 GB/s of f32 weights on two cores of lavapipe. */
+  subgroup: {
+    kernel: defineKernel("matmul_vector_subgroup.wgsl", matmulVectorSubgroupCode, tile),
+    constants: {},
+    columns: 32,
+    depthsPerTurn: 32,
+    invocations: 8,
   },
-};
+  // Lanes that share columns: for hardware, and right everywhere.
+  lanes_16: shared(16),
+  lanes_32: shared(32),
+  lanes_64: shared(64),
+  lanes_128: shared(128),
+} as const satisfies Readonly<Record<string, Variant>>;
+
+export type VectorVariantName = keyof typeof VECTOR_VARIANTS;
+
+/** The same for packed weights. */
+export const PANEL_VARIANTS = {
+  subgroup: {
+    kernel: defineKernel("matmul_panel_subgroup.wgsl", matmulPanelSubgroupCode, panel),
+    constants: {},
+    columns: PANEL_ROWS,
+    depthsPerTurn: 32,
+    invocations: 8,
+  },
+  // Lanes that share the blocks of a panel: for hardware, and right everywhere.
+  slices_2: sliced(2),
+  slices_4: sliced(4),
+  slices_8: sliced(8),
+} as const satisfies Readonly<Record<string, Variant>>;
+
+export type PanelVariantName = keyof typeof PANEL_VARIANTS;
+
+/** Whether an adapter can run the variants of a name at all. */
+export function canMultiplyVectors(device: GpuDevice, name: VectorVariantName | PanelVariantName): boolean {
+  if (name === "subgroup") return hasSubgroupsOfEight(device);
+  const { invocations } = { ...VECTOR_VARIANTS, ...PANEL_VARIANTS }[name];
+  return invocations <= device.limits.maxComputeInvocationsPerWorkgroup;
+}
 
 /** What is multiplied: x as it is, or made of x on the way, which spares a dispatch. */
 export type VectorInput =
@@ -97,8 +143,10 @@ export function matmulVector(
   if (depth % 4 !== 0) {
     throw new TypeError(`Cannot record matmulVector: depth ${depth} is not a multiple of 4`);
   }
-  const variants = hasSubgroupsOfEight(commands.device) ? SUBGROUP : SHARED;
-  const variant = variants[isPacked(weight) ? "packed" : "f32"];
+  const { tuning } = commands.device;
+  const variant: Variant = isPacked(weight)
+    ? PANEL_VARIANTS[tuning.matmulPanel]
+    : VECTOR_VARIANTS[tuning.matmulVector];
   // A norm goes over the depth once more, a lane a turn for each row and column of four.
   const deepest = (MAX_LOOP_TURNS * variant.depthsPerTurn) / (input.kind === "normed" ? 8 : 1);
   if (depth > deepest) {
@@ -116,6 +164,7 @@ export function matmulVector(
       out_stride: stride,
     },
     constants: {
+      ...variant.constants,
       ROWS: tileRows,
       ADD_RESIDUAL: Number(residual !== null),
       INPUT: INPUTS[input.kind],

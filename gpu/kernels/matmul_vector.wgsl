@@ -1,12 +1,13 @@
 // out = v W^T (+ residual) for few rows, bound by the reading of weights; tensors in vector_rows.wgsl.
-// For hardware, and right everywhere: 32 lanes share a tile of 4 columns and read neighbouring depths; 4 tiles a
+// For hardware, and right everywhere: LANES lanes share a tile of 4 columns and read neighbouring depths; TILES tiles a
 // workgroup. Tiles of rows in x and y, of columns in z.
 
-const LANES = 32u;
-const TILES = 4u;
+override LANES: u32; // a power of 2, at least 16
+override TILES: u32;
+override INVOCATIONS: u32 = LANES * TILES;
 
-var<workgroup> partial: array<mat4x4<f32>, LANES * TILES>;
-var<workgroup> squares: array<vec4<f32>, LANES * TILES>;
+var<workgroup> partial: array<mat4x4<f32>, INVOCATIONS>;
+var<workgroup> squares: array<vec4<f32>, INVOCATIONS>;
 
 // Over the lanes of a tile, each for itself. All invocations of the workgroup must call it.
 fn sum_of_squares(first: u32, local: vec3<u32>) -> vec4<f32> {

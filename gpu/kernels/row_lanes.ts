@@ -8,7 +8,7 @@ export const MAX_LOOP_TURNS = 65000;
  * Whether a workgroup of eight is one subgroup, so that its lanes can pass data round by shuffles: so on a software
  * adapter with one vector width. Others do not promise it.
  */
-export function hasSubgroupsOfEight({ info, features }: GpuDevice): boolean {
+export function hasSubgroupsOfEight({ info, features }: Pick<GpuDevice, "info" | "features">): boolean {
   return info.isSoftware && features.has("subgroups") && info.subgroupSize === 8;
 }
 

@@ -6,7 +6,7 @@ import type { KvDtype } from "../../gpu/kernels/attention_heads.ts";
 import * as reference from "../reference/attention.ts";
 import { assertClose } from "../support/close.ts";
 import { blank, blankIndices, gpuTest, run, upload, uploadIndices } from "../support/device.ts";
-import { asHardware } from "../support/hardware.ts";
+import { asHardware, tuned } from "../support/hardware.ts";
 import { kvDtypes, roundKv, uploadKv } from "../support/kv.ts";
 import { recordRows, uploadRows } from "../support/packing.ts";
 import { orderedPages, poolRow, shuffledPages } from "../support/pages.ts";
@@ -184,6 +184,19 @@ for (const { variant, choose, kvDtype } of variants) {
     const far = await attend(choose(device), { ...randomInputs(huge), ...huge });
     assert(far.every(Number.isFinite));
   });
+}
+
+for (const name of ["tidy sizes", "odd sizes", "one row and one key", "4,097 keys"]) {
+  gpuTest(
+    `attentionCached matches the reference with ${name} for a device tuned to 256 lanes`,
+    async (opened) => {
+      const device = tuned(opened, { attentionCached: "lanes_256" });
+      const cachedCase = { ...cases[name]!, kvDtype: "f32" } as const;
+      const inputs = randomInputs(cachedCase);
+      const got = await attend(device, { ...inputs, ...cachedCase });
+      assertClose(got, attendReference(inputs, cachedCase), { relative: 5e-6, label: "out" });
+    },
+  );
 }
 
 gpuTest("attentionCached refuses heads and keys that do not fit", (device) => {

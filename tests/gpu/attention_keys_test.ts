@@ -27,7 +27,7 @@ const relative = 3e-6;
 
 const variants: readonly (AttentionOptions & { name: string; hardware?: boolean })[] = [
   { name: "as the adapter allows" },
-  { name: "without subgroups", useSubgroups: false },
+  { name: "without subgroups", variant: "lanes_8" },
   { name: "with hardware launch shapes", hardware: true },
   { name: "in windows of 32 keys", window: 32 },
 ];

@@ -37,17 +37,18 @@ const cases: Readonly<Record<string, AttentionCase>> = {
 
 const variants: readonly (AttentionOptions & { name: string; hardware?: boolean })[] = [
   { name: "as the adapter allows" },
-  { name: "without subgroups", useSubgroups: false },
+  { name: "without subgroups", variant: "lanes_8" },
   { name: "with hardware launch shapes", hardware: true },
+  { name: "with 64 lanes", variant: "lanes_64" },
   { name: "in windows of 32 keys", window: 32 },
-  { name: "in windows of 24 keys without subgroups", window: 24, useSubgroups: false },
+  { name: "in windows of 24 keys without subgroups", window: 24, variant: "lanes_8" },
 ];
 
 let hardwareDevice: GpuDevice | null = null;
 
 for (const [name, attentionCase] of Object.entries(cases)) {
-  for (const { name: variant, hardware, ...options } of variants) {
-    gpuTest(`attention and its gradients match the reference with ${name}, ${variant}`, async (device) => {
+  for (const { name: way, hardware, ...options } of variants) {
+    gpuTest(`attention and its gradients match the reference with ${name}, ${way}`, async (device) => {
       hardwareDevice ??= asHardware(device);
       await assertMatches(hardware ? hardwareDevice : device, { ...attentionCase, options });
     });
@@ -115,7 +116,7 @@ gpuTest("attention takes queries and keys of two tensors and leaves other column
 
 /** More keys than one dispatch loops over: the fewer in a turn and the larger the head, the sooner. */
 const pastTheLimit = [
-  { name: "8 keys a turn", tokens: 4200, headDim: 256, options: { useSubgroups: false } },
+  { name: "8 keys a turn", tokens: 4200, headDim: 256, options: { variant: "lanes_8" as const } },
   { name: "as the adapter allows", tokens: 1000, headDim: 4096, options: {} },
 ];
 

@@ -1,12 +1,16 @@
-import { assertEquals, assertStrictEquals, assertThrows } from "@std/assert";
-import type { GpuDevice } from "../../gpu/device.ts";
-import { matmul, MATMUL_VARIANTS, type MatmulSettings, matmulVariant } from "../../gpu/kernels/matmul.ts";
+import { assertEquals, assertThrows } from "@std/assert";
+import {
+  canMultiply,
+  matmul,
+  MATMUL_VARIANTS,
+  type MatmulSettings,
+  type MatmulVariantName,
+} from "../../gpu/kernels/matmul.ts";
 import { Commands } from "../../gpu/commands.ts";
 import type { Tensor } from "../../gpu/tensor.ts";
 import * as reference from "../reference/linear.ts";
 import { assertClose } from "../support/close.ts";
 import { blank, gpuTest, run, upload } from "../support/device.ts";
-import { asHardware } from "../support/hardware.ts";
 import { createRandom } from "../support/random.ts";
 import { recordRows } from "../support/packing.ts";
 import { caseRows } from "../support/row_cases.ts";
@@ -22,7 +26,7 @@ interface Case {
 }
 
 const cases: readonly Case[] = [
-  { name: "whole tiles", count: 128, maximum: 128, inFeatures: 64, outFeatures: 64 },
+  { name: "whole tiles", count: 256, maximum: 256, inFeatures: 128, outFeatures: 128 },
   { name: "one row", count: 1, maximum: 1, inFeatures: 300, outFeatures: 4 },
   { name: "seven rows", count: 7, maximum: 7, inFeatures: 4, outFeatures: 20 },
   { name: "33 rows", count: 33, maximum: 33, inFeatures: 300, outFeatures: 20 },
@@ -35,12 +39,7 @@ const cases: readonly Case[] = [
   { name: "70,000 outputs", count: 3, maximum: 3, inFeatures: 4, outFeatures: 70_000, relative: 2e-5 },
 ];
 
-const variants = Object.keys(MATMUL_VARIANTS) as (keyof typeof MATMUL_VARIANTS)[];
-
-/** Shuffles between eight lanes are what the subgroup variant is made of; no adapter without them ever runs it. */
-function canRun(device: GpuDevice, variant: keyof typeof MATMUL_VARIANTS): boolean {
-  return variant === "tiled" || device.info.subgroupSize === 8;
-}
+const variants = Object.keys(MATMUL_VARIANTS) as MatmulVariantName[];
 
 /** `used` values, then NaN up to `size`: what lies past a count must not matter. */
 function padded(used: Float64Array, size: number): Float64Array {
@@ -52,7 +51,7 @@ function padded(used: Float64Array, size: number): Float64Array {
 for (const variant of variants) {
   for (const { name, count, maximum, inFeatures, outFeatures, relative = 2e-6 } of cases) {
     gpuTest(`matmul ${variant} matches the reference in three layouts with ${name}`, async (device) => {
-      if (!canRun(device, variant)) return;
+      if (!canMultiply(device, variant)) return;
       const random = createRandom(11);
       const sizes = { inFeatures, outFeatures };
       const x = random.normals(count * inFeatures);
@@ -117,7 +116,7 @@ for (const variant of variants) {
 
 gpuTest("matmul splits a sum that one invocation cannot loop over", (device) => {
   const rows = caseRows(device, { count: 4, maximum: 4 });
-  const dispatches = (variant: keyof typeof MATMUL_VARIANTS): number => {
+  const dispatches = (variant: MatmulVariantName): number => {
     const commands = new Commands(device, "test");
     const tensors = {
       a: upload(device, new Float32Array(280_000)),
@@ -133,16 +132,8 @@ gpuTest("matmul splits a sum that one invocation cannot loop over", (device) => 
     return commands.steps.length;
   };
   // A tiled turn of 16 depths runs two inner loops; a subgroup turn covers 4 depths and runs none.
-  assertEquals(dispatches("tiled"), 2);
-  if (canRun(device, "subgroup")) assertEquals(dispatches("subgroup"), 1);
-  return Promise.resolve();
-});
-
-gpuTest("matmulVariant passes operands round where the adapter is a processor with eight lanes", (device) => {
-  assertStrictEquals(matmulVariant(asHardware(device)), MATMUL_VARIANTS.tiled);
-  if (device.info.isSoftware && device.info.subgroupSize === 8) {
-    assertStrictEquals(matmulVariant(device), MATMUL_VARIANTS.subgroup);
-  }
+  assertEquals(dispatches("tile_64x64"), 2);
+  if (canMultiply(device, "subgroup")) assertEquals(dispatches("subgroup"), 1);
   return Promise.resolve();
 });
 

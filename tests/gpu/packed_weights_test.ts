@@ -18,7 +18,7 @@ import { rmsNorm } from "../reference/rms_norm.ts";
 import { swiglu } from "../reference/swiglu.ts";
 import { assertClose } from "../support/close.ts";
 import { blank, gpuTest, run, upload, uploadIndices } from "../support/device.ts";
-import { asHardware } from "../support/hardware.ts";
+import { asHardware, tuned } from "../support/hardware.ts";
 import { uploadPacked } from "../support/packed.ts";
 import { recordRows } from "../support/packing.ts";
 import { createRandom } from "../support/random.ts";
@@ -44,13 +44,28 @@ const cases = [
 const deepCases = {
   software: [{ count: 1, depth: 2_080_000 }, { count: 20, depth: 60_000 }],
   hardware: [{ count: 1, depth: 519_968 }, { count: 20, depth: 60_000 }],
+  "two slices": [{ count: 1, depth: 260_000 }],
+  "eight slices": [{ count: 1, depth: 1_040_000 }],
 } as const;
 
-for (const format of PACKED_FORMATS) {
-  for (const shapes of ["software", "hardware"] as const) {
-    const choose = (device: GpuDevice): GpuDevice => shapes === "hardware" ? asHardware(device) : device;
+/** The adapter as it is, as hardware, and with the choices that hardware may be tuned to. */
+const devices: Readonly<Record<keyof typeof deepCases, (device: GpuDevice) => GpuDevice>> = {
+  software: (device) => device,
+  hardware: asHardware,
+  "two slices": (device) => tuned(asHardware(device), { matmulPanel: "slices_2" }),
+  "eight slices": (device) => tuned(asHardware(device), { matmulPanel: "slices_8" }),
+};
 
-    for (const { name, count, maximum, columns, depth } of cases) {
+/** More rows than the kernels of few rows take have the same product whatever the slices. */
+function casesOf(shapes: keyof typeof devices): readonly (typeof cases)[number][] {
+  return shapes.endsWith("slices") ? cases.filter(({ maximum }) => maximum <= 16) : cases;
+}
+
+for (const format of PACKED_FORMATS) {
+  for (const shapes of Object.keys(devices) as (keyof typeof devices)[]) {
+    const choose = devices[shapes];
+
+    for (const { name, count, maximum, columns, depth } of casesOf(shapes)) {
       gpuTest(`linear multiplies by ${format} weights with ${name}, ${shapes} variant`, async (opened) => {
         const device = choose(opened);
         const random = createRandom(71);
@@ -119,7 +134,7 @@ for (const format of PACKED_FORMATS) {
       for (const product of products) assertEquals(product, products[0]);
     });
 
-    for (const count of [2, 20]) {
+    for (const count of shapes.endsWith("slices") ? [2] : [2, 20]) {
       gpuTest(
         `norms, SwiGLU and residuals join ${format} products of ${count} rows, ${shapes} variant`,
         async (opened) => {

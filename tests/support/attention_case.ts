@@ -15,7 +15,7 @@ export interface AttentionCase extends Pick<AttentionSettings, "heads" | "kvHead
 }
 
 /** How the kernels go about it. */
-export type AttentionOptions = Pick<AttentionSettings, "window" | "useSubgroups" | "longest">;
+export type AttentionOptions = Pick<AttentionSettings, "window" | "variant" | "longest">;
 
 /** What the kernels make of a random fused projection. Rows past the count hold NaN in every tensor. */
 export async function runFused(
