@@ -2,10 +2,15 @@ import { Command } from "@cliffy/command";
 import { openDevice } from "../gpu/device.ts";
 import { GpuUnavailableError } from "../gpu/errors.ts";
 import { formatBytes } from "../gpu/memory.ts";
+import type { Tuning } from "../gpu/tuning/tuning.ts";
 import { openTerminal } from "./terminal.ts";
+import { retuneDevice, type TuningDate, useKeptTuning } from "./tuning.ts";
+import { casesJson, casesText, tuningRows } from "./tuning_report.ts";
 
 interface DoctorOptions {
+  readonly tune?: boolean | undefined;
   readonly json?: boolean | undefined;
+  readonly quiet?: boolean | undefined;
 }
 
 const LIMITS = [
@@ -19,19 +24,36 @@ const LIMITS = [
 // deno-lint-ignore no-explicit-any -- see root.ts
 export function doctorCommand(): Command<any> {
   return new Command()
-    .description("Show the GPU adapter, its features and limits; exit 3 if none answers.")
+    .description(
+      "Show the GPU adapter, its features and limits, and which kernels are used on it; exit 3 if none answers. " +
+        "MOR_TUNING=off has every command use the kernels that need no measurement.",
+    )
+    .option(
+      "--tune",
+      "Measure which kernels are the fastest, show how fast, and keep the choice for later commands.",
+    )
     .option("--json", "Print one JSON object.")
     .example("Is there an adapter", "mor doctor")
-    .action(({ json }: DoctorOptions) => doctor({ json }));
+    .example("After an update of the driver", "mor doctor --tune")
+    .action((options: DoctorOptions) => doctor(options));
 }
 
-async function doctor({ json }: DoctorOptions): Promise<void> {
-  const terminal = openTerminal();
+async function doctor({ tune, json, quiet }: DoctorOptions): Promise<void> {
+  const terminal = openTerminal({ quiet });
   try {
     using device = await openDevice();
+    const tuned = tune ? await retuneDevice(device, { terminal }) : null;
+    const measured = tuned ? tuned.measured : await useKeptTuning(device, { terminal });
     const limits = Object.fromEntries(LIMITS.map((name) => [name, device.limits[name]]));
-    const report = { ...device.info, features: [...device.features], limits };
-    terminal.out(json ? JSON.stringify(report) + "\n" : describe(report));
+    const tuning = { measured, choices: device.tuning };
+    const report = { ...device.info, features: [...device.features], limits, tuning };
+    if (json) {
+      const measurements = tuned && { measurements: casesJson(tuned.report.cases) };
+      terminal.out(JSON.stringify({ ...report, ...measurements }) + "\n");
+      return;
+    }
+    terminal.out(describe(report));
+    if (tuned) terminal.out(`\n${casesText(tuned.report.cases)}`);
   } catch (error) {
     if (json && error instanceof GpuUnavailableError) {
       terminal.out(JSON.stringify({ adapter: null, advice: error.message }) + "\n");
@@ -41,12 +63,13 @@ async function doctor({ json }: DoctorOptions): Promise<void> {
 }
 
 function describe(
-  { description, isSoftware, subgroupSize, features, limits }: {
+  { description, isSoftware, subgroupSize, features, limits, tuning }: {
     description: string;
     isSoftware: boolean;
     subgroupSize: number | null;
     features: readonly string[];
     limits: Record<string, number>;
+    tuning: { measured: TuningDate; choices: Tuning };
   },
 ): string {
   const rows = [
@@ -59,6 +82,8 @@ function describe(
       name,
       /Size$/.test(name) ? formatBytes(value) : String(value),
     ]),
+    ["kernels", tuning.measured === null ? "the defaults" : `measured on ${tuning.measured}`],
+    ...tuningRows(tuning.choices).map(([name, value]) => [`  ${name}`, value]),
   ];
   const width = Math.max(...rows.map(([name]) => name!.length));
   return rows.map(([name, value]) => `${name!.padEnd(width)}  ${value}\n`).join("");

@@ -2,6 +2,7 @@ import { Command, ValidationError } from "@cliffy/command";
 import { join } from "@std/path";
 import { formatBytes } from "../gpu/memory.ts";
 import type { Hub } from "../model/exchange/hub.ts";
+import { cacheFolder } from "./cache_folder.ts";
 import { openProgress } from "./progress.ts";
 import { openTerminal } from "./terminal.ts";
 
@@ -42,7 +43,7 @@ async function run({ out, file = [], quiet }: PullFlags, model: string): Promise
     throw new ValidationError(`The model is "${model}", wanted hf:OWNER/NAME or hf:OWNER/NAME@REVISION`);
   }
   const terminal = openTerminal({ quiet });
-  const target = out === undefined ? { cache: cacheFolder() } : { out };
+  const target = out === undefined ? { cache: modelsFolder() } : { out };
   const plan = await planPull(source, { hub: hubOf(), patterns: file, target });
   const count = `${plan.files.length} ${plan.files.length === 1 ? "file" : "files"}`;
   terminal.note(`hf:${source.id} at ${plan.repository.commit}: ${count}, ${formatBytes(plan.bytes)}`);
@@ -75,12 +76,10 @@ function hubOf(): Hub {
 }
 
 /** Folder of all pulled models. */
-function cacheFolder(): string {
-  const home = Deno.env.get("HOME");
-  const cache = Deno.env.get("XDG_CACHE_HOME") || Deno.env.get("LOCALAPPDATA") ||
-    (home && join(home, ".cache"));
-  if (!cache) {
+function modelsFolder(): string {
+  const cache = cacheFolder();
+  if (cache === null) {
     throw new ValidationError("There is no cache folder: neither XDG_CACHE_HOME nor HOME is set; give --out");
   }
-  return join(cache, "mor", "models");
+  return join(cache, "models");
 }

@@ -19,6 +19,7 @@ import type { Tokenizer } from "../model/text/tokenizer.ts";
 import { tokenizerFor } from "../model/text/tokenizer_source.ts";
 import { openProgress } from "./progress.ts";
 import type { Terminal } from "./terminal.ts";
+import { tuneDevice } from "./tuning.ts";
 
 /** Part of the host's free memory that a software adapter may fill. */
 const HOST_SHARE = 0.9;
@@ -26,10 +27,14 @@ const HOST_SHARE = 0.9;
 /** Weights from which loading takes long enough to show how far it is. */
 const PROGRESS_NUMBERS = 20e6;
 
-/** Opens the device and says which adapter it is. A software adapter's buffers are host memory: that is its budget. */
+/**
+ * Opens the device and says which adapter it is; its kernels are those that are the fastest on it. A software adapter's
+ * buffers are host memory: that is its budget.
+ */
 export async function openNamedDevice(terminal: Terminal): Promise<GpuDevice> {
   const device = await openDevice();
   terminal.note(adapterLine(device.info));
+  await tuneDevice(device, { terminal });
   if (device.info.isSoftware) device.memory.budget = hostMemory();
   return device;
 }

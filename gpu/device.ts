@@ -7,7 +7,7 @@
 import { type AdapterInfo, describeAdapter, requestAdapter } from "./adapter.ts";
 import { GpuError, type GpuErrorKind, GpuUnavailableError, MemoryError } from "./errors.ts";
 import { type Allocator, formatBytes, MemoryLedger } from "./memory.ts";
-import { defaultTuning, type Tuning } from "./tuning.ts";
+import { defaultTuning, type Tuning } from "./tuning/tuning.ts";
 
 /** Features that are tried one by one: some are granted though `adapter.features` does not list them. */
 const WANTED_FEATURES = ["timestamp-query", "shader-f16", "subgroups"] as const;

@@ -13,6 +13,7 @@ const PROGRAM_VARIABLES = [
   "TERM",
   "COLUMNS",
   "CI",
+  "MOR_TUNING",
 ];
 
 /** Flags for main.ts whatever the command: any file the user names, no network, no other programs. */

@@ -10,13 +10,14 @@ import attentionTurn32Code from "./attention_turn_32.wgsl" with { type: "text" }
 import attentionTurn8Code from "./attention_turn_8.wgsl" with { type: "text" };
 import type { Commands } from "../commands.ts";
 import { rowCost } from "../cost.ts";
+import type { GpuDevice } from "../device.ts";
 import { type Constants, defineKernel, type Kernel } from "../kernel.ts";
 import type { Packing } from "../packing.ts";
 import { linearGrid, rowGrid, type Rows } from "../rows.ts";
 import { checkShape, type Tensor } from "../tensor.ts";
 import { CACHE_PAGES, PAGE_ROWS } from "./cache_pages.ts";
 import { attentionCost, type AttentionHeads, headConstants, KV_PARTS, kvDtypeOf } from "./attention_heads.ts";
-import { MAX_LOOP_TURNS } from "./row_lanes.ts";
+import { hasSubgroupsOfEight, MAX_LOOP_TURNS } from "./row_lanes.ts";
 
 /** Rows of an invocation, and of the 8 invocations that share the keys (or queries) of a turn. */
 const TILE_ROWS = 4;
@@ -69,6 +70,17 @@ export const ATTENTION_VARIANTS = {
 } as const satisfies Readonly<Record<string, AttentionVariant>>;
 
 export type AttentionVariantName = keyof typeof ATTENTION_VARIANTS;
+
+/** The kernels that they are made of, for keys and values in f32. */
+export const ATTENTION_KERNELS: readonly Kernel[] = [FORWARD, BACKWARD].flatMap((loads) =>
+  Object.values(loads)
+);
+
+/** Whether an adapter can run a variant at all. */
+export function canAttend(device: GpuDevice, name: AttentionVariantName): boolean {
+  if (name === "subgroup") return hasSubgroupsOfEight(device);
+  return ATTENTION_VARIANTS[name].lanes <= device.limits.maxComputeInvocationsPerWorkgroup;
+}
 
 /** What the rows of `kv` stand for, and so which of them a query row sees. */
 export type KeyRows =

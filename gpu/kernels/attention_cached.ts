@@ -4,6 +4,7 @@ import attentionCachedLanesSubgroupsCode from "./attention_cached_lanes_subgroup
 import rowReduceCode from "./row_reduce.wgsl" with { type: "text" };
 import rowReduceSubgroupsCode from "./row_reduce_subgroups.wgsl" with { type: "text" };
 import type { Commands } from "../commands.ts";
+import type { GpuDevice } from "../device.ts";
 import { defineKernel, type Kernel } from "../kernel.ts";
 import type { Packing } from "../packing.ts";
 import { rowGrid } from "../rows.ts";
@@ -17,7 +18,7 @@ import {
   type KvDtype,
   kvDtypeOf,
 } from "./attention_heads.ts";
-import { MAX_LOOP_TURNS } from "./row_lanes.ts";
+import { hasSubgroupsOfEight, MAX_LOOP_TURNS } from "./row_lanes.ts";
 
 const SEPARATE = kvVariants({
   "attention_cached_lanes.wgsl": attentionCachedLanesCode,
@@ -50,6 +51,12 @@ export const CACHED_VARIANTS = {
 } as const satisfies Readonly<Record<string, CachedVariant>>;
 
 export type CachedVariantName = keyof typeof CACHED_VARIANTS;
+
+/** Whether an adapter can run a variant at all. */
+export function canAttendToCache(device: GpuDevice, name: CachedVariantName): boolean {
+  if (name === "subgroup") return hasSubgroupsOfEight(device);
+  return CACHED_VARIANTS[name].lanes <= device.limits.maxComputeInvocationsPerWorkgroup;
+}
 
 /** How keys and values are read, and the fewest lanes that share them. */
 interface CachedVariant {

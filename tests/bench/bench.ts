@@ -8,6 +8,8 @@
  * (memory and time), `soak` (a batch under load for ten minutes), `llama-cpp` and `jax-js` (side by side with
  * llama.cpp and with jax-js).
  */
+import { openTerminal } from "../../cli/terminal.ts";
+import { tuneDevice } from "../../cli/tuning.ts";
 import { type GpuDevice, openDevice } from "../../gpu/device.ts";
 import { benchDecoding } from "./decoding.ts";
 import { runJaxJs } from "./jax_js.ts";
@@ -40,6 +42,7 @@ const ALONE: Readonly<Record<string, (args: readonly string[]) => Promise<number
 /** Runs a part with a device of its own: none inherits compiled kernels or memory. */
 async function withDevice(name: string, part: (device: GpuDevice) => Promise<void>): Promise<number> {
   using device = await openDevice();
+  await tuneDevice(device, { terminal: openTerminal() });
   print(`\n${name} on ${device.info.description}${device.info.isSoftware ? " (software)" : ""}`);
   await part(device);
   return 0;

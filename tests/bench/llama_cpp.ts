@@ -4,6 +4,7 @@
  */
 import { parseArgs } from "node:util";
 import { EXIT, explainError } from "../../cli/errors.ts";
+import { tuneDevice } from "../../cli/tuning.ts";
 import { openDevice } from "../../gpu/device.ts";
 import { count, UsageError } from "./arguments.ts";
 import { compareAgreement } from "./llama_cpp_agreement.ts";
@@ -94,6 +95,7 @@ export async function runLlamaCpp(args: readonly string[]): Promise<number> {
     const options = parseLlamaCppArgs(args);
     const { text } = options;
     using device = await openDevice();
+    await tuneDevice(device, { terminal: { note } });
     if (text === null) await compareSpeed(device, options);
     else await compareAgreement(device, { ...options, text });
     return EXIT.done;

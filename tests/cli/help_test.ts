@@ -53,7 +53,7 @@ const COMMANDS: Readonly<Record<string, readonly string[]>> = {
   import: ["--out", "--dtype"],
   export: ["--format", "--out", "--dtype"],
   tokenizer: ["train"],
-  doctor: ["--json"],
+  doctor: ["--tune", "--json"],
   demo: ["--data", "--out", "--steps"],
   completions: [],
 };

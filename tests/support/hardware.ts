@@ -1,5 +1,5 @@
 import { GpuDevice } from "../../gpu/device.ts";
-import type { Tuning } from "../../gpu/tuning.ts";
+import type { Tuning } from "../../gpu/tuning/tuning.ts";
 
 /** The same device, on which kernels choose the launch shapes of a hardware GPU; so CI tests both kinds. */
 export function asHardware({ handle, info, features }: GpuDevice): GpuDevice {

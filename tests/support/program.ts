@@ -48,13 +48,21 @@ export function programCommand(args: readonly string[]): [string, ...string[]] {
   return [Deno.execPath(), ...flags, join(root, "main.ts"), ...args];
 }
 
+/**
+ * Kernels are those of the tests on the device: chosen without a measurement, which the load of other tests would make
+ * wrong, and which would be kept in the user's own cache.
+ */
+const UNTUNED = { MOR_TUNING: "off" };
+
 /** Starts any program with piped streams. */
 export function start(
   [program, ...args]: readonly [string, ...string[]],
   { input, ...options }: ProcessOptions = {},
 ): Deno.ChildProcess {
   const stdin = input === undefined ? "null" : "piped";
-  return new Deno.Command(program, { args, ...options, stdin, stdout: "piped", stderr: "piped" }).spawn();
+  const env = { ...UNTUNED, ...options.env };
+  return new Deno.Command(program, { args, ...options, env, stdin, stdout: "piped", stderr: "piped" })
+    .spawn();
 }
 
 /** Runs any program to its end. */

@@ -2,14 +2,14 @@
  * Which variants of its kernels a device uses: names, so that they can be kept in a file.
  *
  * A device starts with the rules that hold without a measurement. What is faster on hardware differs from chip to chip,
- * so tuning_run.ts can measure it; whoever opens a device decides whether it uses that, before it records anything.
+ * so measure.ts can measure it; whoever opens a device decides whether it uses that, before it records anything.
  */
-import type { GpuDevice } from "./device.ts";
-import type { AttentionVariantName } from "./kernels/attention.ts";
-import type { CachedVariantName } from "./kernels/attention_cached.ts";
-import type { MatmulVariantName } from "./kernels/matmul.ts";
-import type { PanelVariantName, VectorVariantName } from "./kernels/matmul_vector.ts";
-import { hasSubgroupsOfEight } from "./kernels/row_lanes.ts";
+import type { GpuDevice } from "../device.ts";
+import type { AttentionVariantName } from "../kernels/attention.ts";
+import type { CachedVariantName } from "../kernels/attention_cached.ts";
+import type { MatmulVariantName } from "../kernels/matmul.ts";
+import type { PanelVariantName, VectorVariantName } from "../kernels/matmul_vector.ts";
+import { hasSubgroupsOfEight } from "../kernels/row_lanes.ts";
 
 /** Choices of a device. Results of two tunings differ by rounding. */
 export interface Tuning {
@@ -37,7 +37,6 @@ export type VectorRows = typeof VECTOR_ROWS[number];
 export function defaultTuning({ info, features }: Pick<GpuDevice, "info" | "features">): Tuning {
   const hasEight = hasSubgroupsOfEight({ info, features });
   const product = hasEight ? "subgroup" : "tile_64x64";
-  const lanes = info.isSoftware ? "lanes_8" : null;
   return {
     matmul: product,
     matmulFewRows: product,
@@ -45,7 +44,7 @@ export function defaultTuning({ info, features }: Pick<GpuDevice, "info" | "feat
     matmulVector: hasEight ? "subgroup" : "lanes_32",
     matmulPanel: hasEight ? "subgroup" : "slices_4",
     vectorRows: 16,
-    attention: hasEight ? "subgroup" : lanes ?? "lanes_32",
-    attentionCached: hasEight ? "subgroup" : lanes ?? "lanes_64",
+    attention: hasEight ? "subgroup" : info.isSoftware ? "lanes_8" : "lanes_32",
+    attentionCached: hasEight ? "subgroup" : info.isSoftware ? "lanes_8" : "lanes_64",
   };
 }
