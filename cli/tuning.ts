@@ -26,6 +26,7 @@ const VARIABLE = "MOR_TUNING";
 /** When the choices in force were measured, in UTC; null for the defaults. */
 export type TuningDate = string | null;
 
+/** Where notes go, and what tests put in place of the usual. */
 export interface TuningOptions {
   readonly terminal: Pick<Terminal, "note">;
   /** Where choices are kept; null for nowhere. In the user's cache unless given. */

@@ -21,6 +21,7 @@ export interface TuningCase {
   readonly prepare: (scope: Allocator) => PreparedWork;
 }
 
+/** Work on tensors that are there. */
 export interface PreparedWork {
   /** Records the work with the variant that the device is tuned to. */
   readonly record: (commands: Commands) => void;

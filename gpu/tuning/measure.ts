@@ -25,6 +25,7 @@ export interface CaseReport {
   readonly chosen: Candidate;
 }
 
+/** The fastest choices, and what was measured to find them. */
 export interface TuningReport {
   readonly tuning: Tuning;
   readonly cases: readonly CaseReport[];
