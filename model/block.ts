@@ -1,8 +1,9 @@
 /** Layers applied one after another: the shared block of a recursion, or the layers before and after it. */
 import type { Commands } from "../gpu/commands.ts";
+import { castToF32 } from "../gpu/kernels/cast.ts";
 import type { Packing } from "../gpu/packing.ts";
 import type { Tensor } from "../gpu/tensor.ts";
-import { layerBackward, layerForward, layerRecompute } from "./layer.ts";
+import { layerBackward, layerForward, layerRecompute, layerRestore } from "./layer.ts";
 import type { LayerActivations, LayerContext, LayerKeys } from "./layer_buffers.ts";
 import type { LayerWeights } from "./model_weights.ts";
 import type { LayerViews } from "./parameter_layout.ts";
@@ -43,13 +44,19 @@ export function layersBackward(
   { context, packing }: { context: LayerContext; packing: Packing },
 ): void {
   for (let i = run.weights.length - 1; i >= 0; i--) {
+    const before = run.activations[i - 1];
+    // Where outputs share a buffer, the layer's own is not needed any more: its input takes its place.
+    if (before?.stored.out) {
+      castToF32(commands, { halves: before.stored.out, x: before.out }, { rows: packing.rows });
+    }
     const application = {
-      x: i > 0 ? run.activations[i - 1]!.out : x,
+      x: before?.out ?? x,
       weights: run.weights[i]!,
       activations: run.activations[i]!,
       keys: run.keys[i]!,
     };
     if (context.recompute) layerRecompute(commands, application, { context, packing });
+    else if (context.activationDtype === "f16") layerRestore(commands, application, { context, packing });
     layerBackward(commands, { ...application, gradients: gradients[i]!, gradState }, { context, packing });
   }
 }

@@ -10,6 +10,7 @@ import { attention, attentionBackward, type AttentionSettings } from "../gpu/ker
 import { fusedLayout } from "../gpu/kernels/attention_heads.ts";
 import { attentionCached, MAX_CACHED_ROWS } from "../gpu/kernels/attention_cached.ts";
 import { cacheAppend } from "../gpu/kernels/cache_append.ts";
+import { castToF16, castToF32 } from "../gpu/kernels/cast.ts";
 import {
   linearAdd,
   linearBackwardInput,
@@ -17,13 +18,13 @@ import {
   normLinear,
   swigluLinearAdd,
 } from "../gpu/kernels/linear.ts";
-import { rmsNormBackward } from "../gpu/kernels/rms_norm.ts";
+import { rmsNorm, rmsNormBackward } from "../gpu/kernels/rms_norm.ts";
 import { rope, ropeBackward, type RopeSettings } from "../gpu/kernels/rope.ts";
 import { swiglu, swigluBackward } from "../gpu/kernels/swiglu.ts";
 import type { Packing } from "../gpu/packing.ts";
 import { type Tensor, viewTensor } from "../gpu/tensor.ts";
 import type { ModelConfig } from "./config.ts";
-import type { LayerActivations, LayerContext, LayerKeys } from "./layer_buffers.ts";
+import { type LayerActivations, type LayerContext, type LayerKeys, STORED_NAMES } from "./layer_buffers.ts";
 import type { LayerWeights } from "./model_weights.ts";
 import type { LayerViews } from "./parameter_layout.ts";
 
@@ -64,9 +65,10 @@ interface LayerPlace {
   readonly packing: Packing;
 }
 
-/** Records the layer for the packed rows; the result is `activations.out`. */
+/** Records the layer for the packed rows, and what is stored of it; the result is `activations.out`. */
 export function layerForward(commands: Commands, application: LayerApplication, place: LayerPlace): void {
-  const { weights, activations: { mid, gateUp, activated, out } } = application;
+  const { weights, activations } = application;
+  const { mid, gateUp, activated, out, stored } = activations;
   const { context: { backward: keeps }, packing: { rows } } = place;
   gateUpForward(commands, application, place);
   swigluLinearAdd(
@@ -74,16 +76,43 @@ export function layerForward(commands: Commands, application: LayerApplication, 
     { gateUp, weight: weights.down, residual: mid, out, activated },
     { rows, keeps },
   );
+  for (const name of STORED_NAMES) {
+    const halves = stored[name];
+    if (halves) castToF16(commands, { x: activations[name], halves }, { rows });
+  }
 }
 
 /**
  * Records once more what `layerForward` leaves for the backward pass: all activations but `out`, by the same kernels
- * from the same input, so that every bit is the same. Keys that later steps read are written over with themselves.
+ * from the same input, so that every bit is the same, but for what f16 rounded of an input that is stored so. Keys that
+ * later steps read are written over with themselves; those steps' gradients are done by then.
  */
 export function layerRecompute(commands: Commands, application: LayerApplication, place: LayerPlace): void {
   const { gateUp, activated } = application.activations;
   gateUpForward(commands, application, place);
   swiglu(commands, { gateUp, out: activated }, { rows: place.packing.rows });
+}
+
+/**
+ * Records that what `layerForward` left for the backward pass, and other layers have written over, is there again: what
+ * is stored in f16, and both norms and the SwiGLU, which are made of it. The norms' factors are those of the rounded
+ * numbers, which the backward pass goes by.
+ */
+export function layerRestore(
+  commands: Commands,
+  { x, weights, activations }: LayerApplication,
+  { context: { config }, packing: { rows } }: LayerPlace,
+): void {
+  const { stored, inputNormed, inputRrms, mid, midNormed, midRrms, gateUp, activated } = activations;
+  for (const name of STORED_NAMES) {
+    const halves = stored[name];
+    // Its own output no layer needs again.
+    if (halves && name !== "out") castToF32(commands, { halves, x: activations[name] }, { rows });
+  }
+  const settings = { rows, eps: config.rmsNormEps };
+  rmsNorm(commands, { x, weight: weights.inputNorm, out: inputNormed, rrms: inputRrms }, settings);
+  rmsNorm(commands, { x: mid, weight: weights.postAttentionNorm, out: midNormed, rrms: midRrms }, settings);
+  swiglu(commands, { gateUp, out: activated }, { rows });
 }
 
 /** Records the layer as far as the input of its SwiGLU. */

@@ -5,6 +5,16 @@ import type { Packing } from "../gpu/packing.ts";
 import { createTensor, type Tensor } from "../gpu/tensor.ts";
 import type { ModelConfig } from "./config.ts";
 
+/** How activations are stored for the backward pass. */
+export const ACTIVATION_DTYPES = ["f32", "f16"] as const;
+export type ActivationDtype = typeof ACTIVATION_DTYPES[number];
+
+/** What can be stored in f16; the rest of a layer's activations is small, or cheap to make again from these. */
+export const STORED_NAMES = ["qkv", "attended", "mid", "gateUp", "out"] as const;
+
+/** Copies in f16, (M, columns / 2) u32 each as `castToF16` makes them: what is stored of a layer that shares buffers. */
+export type StoredActivations = { readonly [name in typeof STORED_NAMES[number]]?: Tensor };
+
 /** What one application of a layer makes: its output, and what its backward pass needs. M rows at most. */
 export interface LayerActivations {
   /** (M, C) */
@@ -29,6 +39,8 @@ export interface LayerActivations {
   readonly activated: Tensor;
   /** (M, C) */
   readonly out: Tensor;
+  /** Nothing where activations are f32. */
+  readonly stored: StoredActivations;
 }
 
 /** Scratch of the layers: nothing in it outlives a layer. */
@@ -78,6 +90,8 @@ export interface LayerContext {
   readonly backward: boolean;
   /** Whether it makes them again, layer by layer, because all layers share one set, but for their outputs. */
   readonly recompute: boolean;
+  /** How they are stored until then. */
+  readonly activationDtype: ActivationDtype;
   /** Whether all rows are of one sequence. */
   readonly isOneSequence: boolean;
   /** (positions, D / 2, 2) */
@@ -116,6 +130,7 @@ export function allocateLayerActivations(
     gateUp: tensor("gate and up", 2 * intermediate),
     activated: tensor("activated", intermediate),
     out: tensor("layer output", hidden),
+    stored: {},
   };
 }
 

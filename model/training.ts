@@ -9,6 +9,7 @@ import { writeTensor } from "../gpu/tensor.ts";
 import { capacityWarmup, type ModelConfig } from "./config.ts";
 import type { Batch } from "./text/dataset.ts";
 import { auxiliaryCoefficient, zCoefficient } from "./expert_choice.ts";
+import type { ActivationDtype } from "./layer_buffers.ts";
 import {
   allocateOptimizer,
   type OptimizerSettings,
@@ -70,17 +71,29 @@ const MAX_ROWS = 2 ** 26;
 
 /**
  * @param recompute Keep only the outputs of layers, and run each again for its gradients, which are the same in every
- * bit; not unless told.
+ * bit where activations are f32; not unless told.
+ * @param activationDtype How what layers keep for their gradients is stored; f32 unless told. With f16 all arithmetic,
+ * gradients, weights and moments stay f32, so that no gradient can be too small for its format and losses need no scale;
+ * an activation beyond 65504 makes the gradient infinite or NaN.
  * @param logitRows Most rows that have logits at once; see `WorkspaceShape`.
  * @throws MemoryError when it does not fit the allocator's budget or limits.
  */
 export function allocateTraining(
   device: Allocator,
-  { config, shape, warmup = NO_WARMUP, recompute = false, evaluationSequences, logitRows }: {
+  {
+    config,
+    shape,
+    warmup = NO_WARMUP,
+    recompute = false,
+    activationDtype = "f32",
+    evaluationSequences,
+    logitRows,
+  }: {
     config: ModelConfig;
     shape: StepShape;
     warmup?: RouterWarmup;
     recompute?: boolean;
+    activationDtype?: ActivationDtype;
     evaluationSequences: number;
     logitRows?: number | undefined;
   },
@@ -105,6 +118,7 @@ export function allocateTraining(
         routing: "top-k",
         backward: true,
         recompute,
+        activationDtype,
         head: "losses",
         logitRows,
         movingCapacity: warmup.capacity > 0,

@@ -6,15 +6,15 @@ import type { PagedKeys } from "../gpu/kernels/cache_pages.ts";
 import { ropeTable } from "../gpu/kernels/rope.ts";
 import type { Allocator } from "../gpu/memory.ts";
 import { fixedPacking, fullPacking, type Packing } from "../gpu/packing.ts";
-import { createTensor, type Dtype, type Tensor, viewTensor } from "../gpu/tensor.ts";
+import { createTensor, type Dtype, type Tensor } from "../gpu/tensor.ts";
+import { type ActivationSettings, activationSource } from "./activation_source.ts";
 import type { LayerBuffers } from "./block.ts";
 import { ConfigError, type ModelConfig } from "./config.ts";
 import { allocateChunkedLogits, allocateLogits, type HeadLogits } from "./head_chunks.ts";
 import { allocateCachePass, type CachePass, type KvCache } from "./kv_cache.ts";
 import {
-  allocateLayerActivations,
+  type ActivationDtype,
   allocateLayerScratch,
-  type LayerActivations,
   type LayerContext,
   type LayerKeys,
   type SharedKeys,
@@ -35,6 +35,8 @@ export interface WorkspaceShape {
   readonly backward: boolean;
   /** For backward keep only the outputs of layers, and run each again for its gradients; not unless told. */
   readonly recompute?: boolean;
+  /** For backward store what layers keep as f32 or f16; all arithmetic is f32. f32 unless told. */
+  readonly activationDtype?: ActivationDtype;
   /** What the head makes: logits of all rows, of one chosen row, or losses, which need logits of some rows at a time. */
   readonly head: "all" | "one" | "losses";
   /** Of a head for losses, most rows that have logits at once: see `allocateChunkedLogits`, which chooses unless told. */
@@ -105,7 +107,7 @@ export function allocateWorkspace(
   device: Allocator,
   { config, shape: wanted }: { config: ModelConfig; shape: WorkspaceShape },
 ): Workspace {
-  const { cache = null, head, logitRows, recompute = false, ...rest } = wanted;
+  const { cache = null, head, logitRows, recompute = false, activationDtype = "f32", ...rest } = wanted;
   const shape: SelectionShape = { movingCapacity: false, ...rest };
   const { lengths, backward } = shape;
   const longest = cache?.capacity ?? Math.max(...lengths);
@@ -135,6 +137,7 @@ export function allocateWorkspace(
       longest,
       backward,
       recompute,
+      activationDtype,
       isOneSequence: lengths.length === 1,
       ropeTable: ropeTable(device, { positions: longest, headDim, theta, ...ropeScales(config) }),
       scratch: allocateLayerScratch(device, { config, rows, backward }),
@@ -145,7 +148,11 @@ export function allocateWorkspace(
     tokenOrder: tensor("token order", [gradRows], "u32"),
     tokenStarts: tensor("token starts", [gradRows], "u32"),
     embedded: tensor("embedded", [rows, hiddenSize]),
-    ...allocateLayers(device, { config, full, backward, recompute, packings, cache: cachePass }),
+    ...allocateLayers(
+      device,
+      { full, packings, cache: cachePass },
+      { config, backward, recompute, activationDtype },
+    ),
     decisions,
     cache: cachePass,
     headPacking,
@@ -197,44 +204,50 @@ function stepPackings(
 /** Activations, states and keys of all layers. */
 function allocateLayers(
   device: Allocator,
-  { config, full, backward, recompute, packings, cache }: {
-    config: ModelConfig;
-    full: Packing;
-    backward: boolean;
-    recompute: boolean;
-    packings: readonly Packing[];
-    cache: CachePass | null;
-  },
+  { full, packings, cache }: { full: Packing; packings: readonly Packing[]; cache: CachePass | null },
+  settings: ActivationSettings,
 ): { first: LayerBuffers; steps: StepBuffers[]; last: LayerBuffers } {
+  const { config, backward } = settings;
   const plan = layerPlan(config);
   const { maximum: rows } = full.rows;
   const isShared = config.kvCache === "shared" && packings.length > 1;
   const state = (label: string, count: number): Tensor =>
     createTensor(device, { shape: [count, config.hiddenSize], label });
-  const source = { config, backward, recompute };
-  const endActivations = activationSource(device, source);
-  // The state that enters the recursion lives through it: where outputs are shared, the block has a set of its own.
-  const blockActivations = recompute ? endActivations : activationSource(device, source);
+  const endActivations = activationSource(device, settings);
+  // The state that enters the recursion lives through it: without backward, where one set has no other output, the
+  // block has a set of its own.
+  const blockActivations = backward ? endActivations : activationSource(device, settings);
   const own: LayerKeys = { kind: "own", shared: null };
-  function ends(layers: readonly number[], caches: readonly PagedKeys[] | undefined): LayerBuffers {
+  function ends(
+    layers: readonly number[],
+    { caches, output }: { caches: readonly PagedKeys[] | undefined; output: "state" | "head" },
+  ): LayerBuffers {
     return {
-      activations: layers.map(() => endActivations({ rows, kind: "all" })),
+      activations: layers.map((_, i) =>
+        endActivations({ rows, projection: "all", output: i < layers.length - 1 ? "next layer" : output })
+      ),
       keys: layers.map((_, i) =>
         cache ? { kind: "cache", cache: caches![i]!, places: cache.full, appends: cache.full } : own
       ),
     };
   }
-  const first = ends(plan.first, cache?.cache.first);
+  const first = ends(plan.first, {
+    caches: cache?.cache.first,
+    output: plan.steps.length > 0 ? "state" : "head",
+  });
   const passingStates = backward || !config.router ? [] : [0, 1].map(() => state("state", rows));
   let shared: SharedKeys[] = [];
   const steps = plan.steps.map((layers, r): StepBuffers => {
     const packing = packings[r]!;
     const { maximum } = packing.rows;
     const isStart = r === 0;
-    const activations = layers.map(() =>
+    const isLastStep = r === plan.steps.length - 1;
+    const output = isLastStep && plan.last.length === 0 && !config.router ? "head" : "state";
+    const activations = layers.map((_, j) =>
       blockActivations({
         rows: maximum,
-        kind: !isShared ? "all" : !isStart ? "queries" : cache ? "all" : "shared keys",
+        projection: !isShared ? "all" : !isStart ? "queries" : cache ? "all" : "shared keys",
+        output: j < layers.length - 1 ? "next layer" : output,
       })
     );
     if (isShared && isStart) {
@@ -244,7 +257,6 @@ function allocateLayers(
         gradQkv: createTensor(device, { shape: gradShape, label: "shared qkv gradient" }),
       }));
     }
-    const isLastStep = r === plan.steps.length - 1;
     return {
       packing,
       activations,
@@ -267,40 +279,5 @@ function allocateLayers(
       stateAfter: !config.router ? null : backward ? state("state", rows) : passingStates[r % 2]!,
     };
   });
-  return { first, steps, last: ends(plan.last, cache?.cache.last) };
-}
-
-/** What a layer keeps of its projection: all of it, all for later steps too, or its queries. */
-type ProjectionKind = "all" | "shared keys" | "queries";
-
-/**
- * Activations for the next layer: new ones each time for backward. Otherwise one set serves all layers, but for the
- * projections that later recursion steps read: a layer has read its input for the last time when it writes its output.
- * With recomputation it does so for backward too, but for the outputs, from which the rest is made again.
- */
-function activationSource(
-  device: Allocator,
-  { config, backward, recompute }: { config: ModelConfig; backward: boolean; recompute: boolean },
-): (wanted: { rows: number; kind: ProjectionKind }) => LayerActivations {
-  let common: LayerActivations | null = null;
-  return ({ rows, kind }) => {
-    if (backward && !recompute) {
-      return allocateLayerActivations(device, { config, rows, makesKeys: kind !== "queries" });
-    }
-    const isFirst = common === null;
-    // The first layer asks for the most rows, so later ones fit.
-    common ??= allocateLayerActivations(device, { config, rows, makesKeys: true });
-    const { qkv, attended, out } = common;
-    // The rows of a projection count as keys of the layer.
-    const shape = [rows, (kind === "queries" ? attended : qkv).shape[1]!];
-    return {
-      ...common,
-      qkv: kind === "shared keys"
-        ? createTensor(device, { shape, label: qkv.label })
-        : viewTensor(qkv, { shape }),
-      out: recompute && !isFirst
-        ? createTensor(device, { shape: [rows, config.hiddenSize], label: out.label })
-        : out,
-    };
-  };
+  return { first, steps, last: ends(plan.last, { caches: cache?.cache.last, output: "head" }) };
 }

@@ -89,6 +89,7 @@ export function allocateTick(
       longest: capacity,
       backward: false,
       recompute: false,
+      activationDtype: "f32",
       isOneSequence: false,
       ropeTable: ropeTable(allocator, { positions: capacity, headDim, theta, ...ropeScales(config) }),
       scratch: allocateLayerScratch(allocator, { ...source, backward: false }),

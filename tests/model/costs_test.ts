@@ -7,6 +7,7 @@ import { BatchDevice } from "../../model/batching/batch_device.ts";
 import type { ModelConfig } from "../../model/config.ts";
 import { Decoder } from "../../model/decoder.ts";
 import { flopsPerToken } from "../../model/flops.ts";
+import { ACTIVATION_DTYPES, type ActivationDtype } from "../../model/layer_buffers.ts";
 import { DEFAULT_SAMPLING } from "../../model/sampling.ts";
 import { tinyConfig, tinyRecursiveConfig, tinyRouter, tinyTokenRouter } from "../reference/tiny_model.ts";
 import { causalSchemes } from "../support/causal_schemes.ts";
@@ -26,8 +27,14 @@ const shape = { batchSize: 2, sequenceLength: 20, gradientAccumulation: 1 };
 
 for (const [name, config] of Object.entries({ ...schemes(), ...causalSchemes })) {
   gpuTest(`every dispatch of training and of decoding has a cost: ${name}`, (device) => {
-    const { programs: { begin, batch, update } } = startTraining(device, { config, shape });
-    assertEquals(costless([begin, batch, update]), []);
+    for (const activationDtype of ACTIVATION_DTYPES) {
+      const { programs: { begin, batch, update } } = startTraining(device, {
+        config,
+        shape,
+        activationDtype,
+      });
+      assertEquals(costless([begin, batch, update]), []);
+    }
     const model = uploadModel(device, roundedModel(config, { seed: 5 }));
     // Prompts of many rows, and of few.
     for (const capacity of [30, 10]) {
@@ -101,9 +108,11 @@ function productFlops(config: ModelConfig): number {
 async function trainingTimes(
   device: GpuDevice,
   config: ModelConfig,
+  activationDtype: ActivationDtype = "f32",
 ): Promise<{ forward: DispatchTime[]; all: DispatchTime[] }> {
   const { programs } = startTraining(device, {
     config,
+    activationDtype,
     shape: { batchSize: SEQUENCES, sequenceLength: TOKENS, gradientAccumulation: 1 },
   });
   const ids = Uint32Array.from({ length: ROWS }, (_, i) => (i * i) % config.vocabSize);
@@ -130,6 +139,27 @@ for (const [name, { config, layers }] of Object.entries(cases)) {
     assertRatio(flopsOf(all, "matmul"), 3 * flopsOf(forward, "matmul"));
   });
 }
+
+gpuTest(
+  "activations in f16 cost no product, and what is stored is rounded once and expanded once",
+  async (device) => {
+    const { hiddenSize: c, intermediateSize: f, numAttentionHeads: h, numKeyValueHeads: g, headDim: d } =
+      sizes;
+    const [f32, f16] = [
+      await trainingTimes(device, tinyConfig(sizes)),
+      await trainingTimes(device, tinyConfig(sizes), "f16"),
+    ];
+    assertRatio(flopsOf(f16.all, "matmul"), flopsOf(f32.all, "matmul"));
+    assertRatio(flopsOf(f16.all, "attention"), flopsOf(f32.all, "attention"));
+    // Projection, attention, mid state, gate and up of three layers, and the outputs of all but the last.
+    const numbers = ROWS * (3 * ((h + 2 * g) * d + h * d + c + 2 * f) + 2 * c);
+    for (const label of ["cast to_f16", "cast to_f32"]) {
+      const casts = f16.all.filter((time) => time.label === label);
+      assertEquals(casts.length, 3 * 4 + 2);
+      assertEquals(casts.reduce((sum, { work }) => sum + work!.bytes, 0), 6 * numbers);
+    }
+  },
+);
 
 gpuTest("a router scores the tokens that the step before has kept", async (device) => {
   const { forward } = await trainingTimes(device, expertChoice);

@@ -1,120 +1,28 @@
 /** Training that runs layers again for their gradients: every bit is that of training that keeps their activations. */
 import { assertEquals, assertLess } from "@std/assert";
-import type { GpuDevice } from "../../gpu/device.ts";
-import { BufferScope } from "../../gpu/memory.ts";
-import { readTensors } from "../../gpu/readback.ts";
 import type { ModelConfig } from "../../model/config.ts";
-import { DEFAULT_OPTIMIZER } from "../../model/optimizer.ts";
 import { presetConfig } from "../../model/presets.ts";
-import {
-  allocateTraining,
-  NO_WARMUP,
-  type RouterWarmup,
-  type StepResult,
-  type StepShape,
-  trainingMemory,
-  TrainingPrograms,
-} from "../../model/training.ts";
-import type { Batch } from "../../model/text/dataset.ts";
-import { randomIds, tinyConfig, tinyRecursiveConfig, tinyRouter } from "../reference/tiny_model.ts";
+import { trainingMemory } from "../../model/training.ts";
+import { tinyConfig, tinyRecursiveConfig, tinyRouter } from "../reference/tiny_model.ts";
 import { gpuTest } from "../support/device.ts";
-import { roundedModel, writeModel } from "../support/gpu_model.ts";
-import { createRandom } from "../support/random.ts";
-import { schemes } from "../support/schemes.ts";
-import { expertChoice, tokenChoice } from "../support/training_case.ts";
+import { traceShape, trainingCases, trainingTraces } from "../support/training_trace.ts";
 
-const STEPS = 3;
-
-const SHAPE: StepShape = { batchSize: 2, sequenceLength: 13, gradientAccumulation: 2 };
-
-interface Case {
-  readonly config: ModelConfig;
-  readonly shape?: StepShape;
-  readonly warmup?: RouterWarmup;
-}
-
-/** What a step of training leaves, to be compared bit by bit. */
-interface Trace {
-  readonly result: StepResult;
-  readonly gradients: Uint32Array;
-  readonly weights: Uint32Array;
-}
-
-/** Some AdamW steps from the same weights on the same batches. */
-async function train(
-  device: GpuDevice,
-  { config, shape = SHAPE, warmup = NO_WARMUP, recompute }: Case & { recompute: boolean },
-): Promise<Trace[]> {
-  const scope = new BufferScope(device);
-  const buffers = allocateTraining(scope, { config, shape, warmup, recompute, evaluationSequences: 0 });
-  const { layout, weights, gradients } = buffers;
-  writeModel(device, roundedModel(config, { seed: 26 }).weights, { layout, views: weights });
-  const programs = new TrainingPrograms(device, {
-    config,
-    shape,
-    buffers,
-    settings: DEFAULT_OPTIMIZER,
-    warmup,
-  });
-  const random = createRandom(27);
-  const count = shape.batchSize * shape.sequenceLength;
-  const draw = (): Uint32Array<ArrayBuffer> => Uint32Array.from(randomIds(config, { random, count }));
-  const traces: Trace[] = [];
-  for (let step = 0; step < STEPS; step++) {
-    const batches = Array.from(
-      { length: shape.gradientAccumulation },
-      (): Batch => ({ ids: draw(), targets: draw() }),
-    );
-    const result = await programs.step(batches, { learningRate: 1e-2, step, seed: 3 });
-    const [gradient, weight] = await readTensors(device, [gradients.flat, weights.flat]);
-    traces.push({
-      result,
-      gradients: new Uint32Array(gradient!.buffer),
-      weights: new Uint32Array(weight!.buffer),
-    });
-  }
-  scope.destroy();
-  return traces;
-}
-
-const capacities = [1, 0.5, 0.25];
-const text = { batchSize: 2, sequenceLength: 150, gradientAccumulation: 1 };
-
-const cases: Record<string, Case> = {
-  ...Object.fromEntries(Object.entries(schemes()).map(([name, config]) => [name, { config }])),
-  "expert choice at random": { config: expertChoice({ random: true }) },
-  "token choice at random": { config: tokenChoice({ random: true }) },
-  "expert choice whose capacities come down": {
-    config: expertChoice({ capacities }),
-    warmup: { capacity: 2, balancing: 0 },
-  },
-  "token choice whose tokens run all recursions at first": {
-    config: tokenChoice(),
-    warmup: { capacity: 0, balancing: 1 },
-  },
-  "sequences of several tiles": { config: expertChoice({}, { kvCache: "shared" }), shape: text },
-  "sequences of several tiles by token choice": { config: tokenChoice(), shape: text },
-  "sequences of one token": {
-    config: expertChoice(),
-    shape: { batchSize: 1, sequenceLength: 1, gradientAccumulation: 1 },
-  },
-};
-
-for (const [name, options] of Object.entries(cases)) {
+for (const [name, options] of Object.entries(trainingCases)) {
   gpuTest(`recomputation changes no loss, gradient or weight: ${name}`, async (device) => {
-    const kept = await train(device, { ...options, recompute: false });
-    const recomputed = await train(device, { ...options, recompute: true });
+    const common = { ...options, steps: 3, activationDtype: "f32" } as const;
+    const kept = await trainingTraces(device, { ...common, recompute: false });
+    const recomputed = await trainingTraces(device, { ...common, recompute: true });
     assertEquals(recomputed.map(({ result }) => result), kept.map(({ result }) => result));
-    for (let step = 0; step < STEPS; step++) {
-      assertEquals(recomputed[step]!.gradients, kept[step]!.gradients, `gradients of step ${step}`);
-      assertEquals(recomputed[step]!.weights, kept[step]!.weights, `weights after step ${step}`);
+    for (const [step, { gradients, weights }] of kept.entries()) {
+      assertEquals(recomputed[step]!.gradients, gradients, `gradients of step ${step}`);
+      assertEquals(recomputed[step]!.weights, weights, `weights after step ${step}`);
     }
   });
 }
 
 /** Bytes of a run's buffers. */
 function bytesOf(config: ModelConfig, { recompute }: { recompute: boolean }): number {
-  return trainingMemory({ config, shape: SHAPE, recompute, evaluationSequences: 2 }).live;
+  return trainingMemory({ config, shape: traceShape, recompute, evaluationSequences: 2 }).live;
 }
 
 /** Bytes that recomputation saves. */
@@ -143,7 +51,7 @@ Deno.test("recomputation saves all that layers keep but their outputs, for every
   }
   // Two ends, one layer of 13, 6 and 3 tokens in each of two sequences; the largest stays.
   const recursion = { sharing: "middle_cycle", numRecursions: 3, blockLayers: 1 } as const;
-  const mor = tinyRecursiveConfig(recursion, { router: tinyRouter({ capacities }) });
+  const mor = tinyRecursiveConfig(recursion, { router: tinyRouter({ capacities: [1, 0.5, 0.25] }) });
   const factors = (count: number): number => 2 * (Math.ceil(count / 4) * 16 - count * 4);
   const saved = [26, 26, 12, 6].map((count) => count * 4 * whole + factors(count));
   assertEquals(savedBytes(mor), saved.reduce((sum, bytes) => sum + bytes, 0));
@@ -165,7 +73,7 @@ Deno.test("recomputation leaves evaluation as it is", () => {
   for (const model of ["tiny-vanilla", "tiny-rec3", "tiny-mor3", "tiny-tok3"]) {
     const config = presetConfig(model);
     const evaluation = [false, true].map((recompute) => {
-      const options = { config, shape: SHAPE, recompute };
+      const options = { config, shape: traceShape, recompute };
       return trainingMemory({ ...options, evaluationSequences: 2 }).live -
         trainingMemory({ ...options, evaluationSequences: 0 }).live;
     });

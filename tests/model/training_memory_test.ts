@@ -1,5 +1,5 @@
 /** The memory of training on long sequences: what is foretold is what is taken, and it grows with their length alone. */
-import { assertEquals, assertLess } from "@std/assert";
+import { assert, assertEquals, assertLess } from "@std/assert";
 import { openDevice } from "../../gpu/device.ts";
 import type { ModelConfig } from "../../model/config.ts";
 import { DEFAULT_OPTIMIZER } from "../../model/optimizer.ts";
@@ -30,14 +30,22 @@ const models: Record<string, ModelConfig> = {
   "token choice": longer("tiny-tok3"),
 };
 
+/** Ways of keeping what gradients need, by what titles say of them. */
+const keepings = {
+  "": { recompute: false, activationDtype: "f32" },
+  ", recomputed": { recompute: true, activationDtype: "f32" },
+  ", stored in f16": { recompute: false, activationDtype: "f16" },
+  ", recomputed from f16": { recompute: true, activationDtype: "f16" },
+} as const;
+
 for (const [name, config] of Object.entries(models)) {
-  for (const recompute of [false, true]) {
-    const title = `${name}${recompute ? ", recomputed" : ""}`;
+  for (const [kept, keeping] of Object.entries(keepings)) {
+    const title = `${name}${kept}`;
 
     Deno.test(`memory of training on ${TOKENS} tokens is foretold within 10 %: ${title}`, async () => {
       using device = await openDevice();
       const shape = shapeOf(TOKENS);
-      const options = { config, shape, recompute, evaluationSequences: 1 };
+      const options = { config, shape, ...keeping, evaluationSequences: 1 };
       const planned = trainingMemory(options).peak;
       const buffers = allocateTraining(device, options);
       initializeWeights(device, { ...buffers, seed: 3 });
@@ -56,19 +64,23 @@ for (const [name, config] of Object.entries(models)) {
 }
 
 /** Bytes that each doubling adds, from 1,024 tokens to 4,096. */
-function growth(config: ModelConfig, { recompute }: { recompute: boolean }): number[] {
+function growth(config: ModelConfig, keeping: typeof keepings[keyof typeof keepings]): number[] {
   const [short, middle, long] = [1024, 2048, 4096].map((tokens) =>
-    trainingMemory({ config, shape: shapeOf(tokens), recompute, evaluationSequences: 1 }).peak
+    trainingMemory({ config, shape: shapeOf(tokens), ...keeping, evaluationSequences: 1 }).peak
   ) as [number, number, number];
   return [middle - short, long - middle];
 }
 
 for (const [name, config] of Object.entries(models)) {
   Deno.test(`memory of activations grows as the sequence does: ${name}`, () => {
-    const [first, second] = growth(config, { recompute: false }) as [number, number];
-    assertEquals(second, 2 * first);
-    const [less, twiceLess] = growth(config, { recompute: true }) as [number, number];
-    assertEquals(twiceLess, 2 * less);
-    assertLess(less, first);
+    const grown = Object.values(keepings).map((keeping) => {
+      const [first, second] = growth(config, keeping) as [number, number];
+      assertEquals(second, 2 * first);
+      return first;
+    });
+    const [whole, recomputed, stored, both] = grown as [number, number, number, number];
+    for (const less of [recomputed, stored]) assertLess(less, whole);
+    // Of layers that run alone no output is stored in f16: states stay f32.
+    assert(both <= recomputed, `${both} bytes with both, ${recomputed} with recomputation alone`);
   });
 }

@@ -1,6 +1,7 @@
 /** Freshly initialised models and batches of a short text, to train for some steps. */
 import type { GpuDevice } from "../../gpu/device.ts";
 import type { ExpertChoiceConfig, ModelConfig, TokenChoiceConfig } from "../../model/config.ts";
+import type { ActivationDtype } from "../../model/layer_buffers.ts";
 import { type Batch, splitTokens, trainingBatch } from "../../model/text/dataset.ts";
 import { DEFAULT_OPTIMIZER } from "../../model/optimizer.ts";
 import { presetConfig } from "../../model/presets.ts";
@@ -51,14 +52,16 @@ export function batchOf({ batchSize, sequenceLength }: StepShape, index = 0): Ba
 /** A freshly initialised model and its programs. */
 export function startTraining(
   device: GpuDevice,
-  { config, shape = stepShape, warmup, logitRows }: {
+  { config, shape = stepShape, warmup, logitRows, ...kept }: {
     config: ModelConfig;
     shape?: StepShape;
     warmup?: RouterWarmup;
     logitRows?: number;
+    recompute?: boolean;
+    activationDtype?: ActivationDtype;
   },
 ): { buffers: TrainingBuffers; programs: TrainingPrograms } {
-  const options = { config, shape, logitRows, ...(warmup && { warmup }) };
+  const options = { config, shape, logitRows, ...kept, ...(warmup && { warmup }) };
   const buffers = allocateTraining(device, { ...options, evaluationSequences: 0 });
   const { layout, weights } = buffers;
   initializeWeights(device, { layout, weights, seed: 3 });
