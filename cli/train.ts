@@ -7,6 +7,7 @@ import { type Dataset, readTokens, splitTokens } from "../model/text/dataset.ts"
 import { flopsPerToken } from "../model/flops.ts";
 import { parameterCount, unrolledParameterCount } from "../model/parameters.ts";
 import { INIT_METHODS } from "../model/initialize_from.ts";
+import { ACTIVATION_DTYPES } from "../model/layer_buffers.ts";
 import type { Tokenizer } from "../model/text/tokenizer.ts";
 import { tokenizerFor, type TokenizerSource } from "../model/text/tokenizer_source.ts";
 import { evaluationSequences, type TrainSettings } from "../model/train.ts";
@@ -61,6 +62,11 @@ export function trainCommand(): Command<any> {
     .option(
       "--no-recompute",
       "Keep all activations, also where the run that is resumed, or --config, did not.",
+    )
+    .option(
+      "--activations <format:string>",
+      `Store what layers keep for their gradients as ${ACTIVATION_DTYPES.join(" or ")} (f32). ` +
+        "f16 takes about a third of that memory; arithmetic, weights and gradients stay f32.",
     )
     .option("--init <folder:string>", "Start from this checkpoint's weights instead of random ones.")
     .option(
@@ -180,16 +186,27 @@ function checkMemory(
   { config, settings, flags, dataset, limit }: Plan & { dataset: Dataset; limit: number },
 ): void {
   const sequences = flags.eval_every > 0 ? evaluationSequences(dataset, settings) : 0;
-  const { shape, routerWarmup: warmup } = settings;
-  const { recompute } = flags;
-  const { peak } = trainingMemory({ config, shape, warmup, recompute, evaluationSequences: sequences });
+  const peak = plannedMemory({ config, settings, flags }, { sequences });
   if (peak > limit) {
+    const smaller = [
+      ...flags.activations === "f16" ? [] : ["--activations f16"],
+      ...flags.recompute ? [] : ["--recompute"],
+    ];
     throw new MemoryError(
       `Cannot train: the run needs ${formatBytes(peak)} of GPU memory, ${formatBytes(limit)} are free; ` +
-        (recompute ? "" : "give --recompute, ") +
+        (smaller.length === 0 ? "" : `give ${smaller.join(" or ")}, `) +
         "lower --batch-size or --sequence-length, or choose a smaller --model",
     );
   }
+}
+
+/** Bytes of GPU memory that a run needs. */
+function plannedMemory(
+  { config, settings: { shape, routerWarmup: warmup }, flags: { recompute, activations } }: Plan,
+  { sequences: evaluationSequences }: { sequences: number },
+): number {
+  const stored = { recompute, activationDtype: activations };
+  return trainingMemory({ config, shape, warmup, ...stored, evaluationSequences }).peak;
 }
 
 /** Says what the run would take. Without data the evaluation batch is taken to be as large as the training batch. */
@@ -197,14 +214,14 @@ function dryRun(
   { config, settings, flags }: Plan,
   { terminal, dataset }: { terminal: Terminal; dataset: Dataset | null },
 ): void {
-  const { shape, schedule, routerWarmup: warmup } = settings;
+  const { shape, schedule } = settings;
   const sequences = flags.eval_every === 0
     ? 0
     : dataset
     ? evaluationSequences(dataset, settings)
     : shape.batchSize;
-  const memory = (recompute: boolean): string => {
-    const { peak } = trainingMemory({ config, shape, warmup, recompute, evaluationSequences: sequences });
+  const memory = (changes: Partial<ResolvedFlags> = {}): string => {
+    const peak = plannedMemory({ config, settings, flags: { ...flags, ...changes } }, { sequences });
     return `${formatBytes(peak)} (${peak} bytes)`;
   };
   const perToken = flopsPerToken(config, { tokens: shape.sequenceLength });
@@ -226,9 +243,10 @@ function dryRun(
       `${total.toExponential(2)} forward and backward` +
       (flags.recompute ? ", besides what --recompute runs again" : ""),
     ],
-    ["GPU memory", memory(flags.recompute)],
-    ...flags.recompute ? [] : [["with --recompute", memory(true)]],
+    ["GPU memory", memory()],
+    ...flags.activations === "f16" ? [] : [["with --activations f16", memory({ activations: "f16" })]],
+    ...flags.recompute ? [] : [["with --recompute", memory({ recompute: true })]],
   ];
-  terminal.out(rows.map(([name, value]) => `${name!.padEnd(18)}${value}\n`).join(""));
+  terminal.out(rows.map(([name, value]) => `${name!.padEnd(24)}${value}\n`).join(""));
   if (dataset) checkMemory({ config, settings, flags, dataset, limit: hostMemory() });
 }

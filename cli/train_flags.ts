@@ -4,6 +4,7 @@ import { z } from "zod";
 import { hasWeights, readTrainingState } from "../model/files/checkpoint.ts";
 import { ConfigError } from "../model/config.ts";
 import { INIT_METHODS, type InitMethod } from "../model/initialize_from.ts";
+import { ACTIVATION_DTYPES, type ActivationDtype } from "../model/layer_buffers.ts";
 import { DEFAULT_OPTIMIZER } from "../model/optimizer.ts";
 import { defaultSchedule } from "../model/schedule.ts";
 import type { TrainCadence, TrainOptions, TrainSettings } from "../model/train.ts";
@@ -41,6 +42,7 @@ const flagsSchema = z.strictObject({
   sample_prompt: z.string(),
   stop_after: count,
   recompute: z.boolean(),
+  activations: z.enum(ACTIVATION_DTYPES),
 }).partial();
 
 export type TrainFlags = z.infer<typeof flagsSchema>;
@@ -68,6 +70,7 @@ const DEFAULTS = {
   sample_every: 0,
   sample_prompt: "The ",
   recompute: false,
+  activations: "f32" as ActivationDtype,
 };
 
 /** What a later call that resumes the run does not take over: what belongs to one call, and what config.json says. */
@@ -213,6 +216,7 @@ export function settingsOf(flags: ResolvedFlags): TrainSettings {
     },
     optimizer: { ...DEFAULT_OPTIMIZER, weightDecay: flags.weight_decay, maxGradNorm: flags.grad_clip },
     routerWarmup: { capacity: flags.capacity_warmup, balancing: flags.balancing_warmup },
+    activationDtype: flags.activations,
     seed: flags.seed,
     validationFraction: flags.validation_fraction,
   };

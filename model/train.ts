@@ -13,6 +13,7 @@ import { ConfigError, type ModelConfig } from "./config.ts";
 import { modelConfigToJson } from "./config_file.ts";
 import { type Dataset, evaluationBatches, trainingBatch, windowCount } from "./text/dataset.ts";
 import { type Evaluation, Evaluator } from "./evaluate.ts";
+import type { ActivationDtype } from "./layer_buffers.ts";
 import type { OptimizerSettings } from "./optimizer.ts";
 import type { ParameterViews } from "./parameter_layout.ts";
 import { learningRateAt, type Schedule } from "./schedule.ts";
@@ -34,6 +35,8 @@ export interface TrainSettings {
   readonly schedule: Schedule;
   readonly optimizer: OptimizerSettings;
   readonly routerWarmup: RouterWarmup;
+  /** How layers store what their gradients need; f16 rounds it. */
+  readonly activationDtype: ActivationDtype;
   readonly seed: number;
   /** Fraction of the text held out. */
   readonly validationFraction: number;
@@ -90,7 +93,10 @@ export interface TrainOptions {
   readonly resume: boolean;
   /** A checkpoint whose weights a new run starts from, and how its layers map; null for random weights. */
   readonly init: { readonly folder: string; readonly method: InitMethod } | null;
-  /** Run layers again for their gradients instead of keeping what they left: changes memory and time alone. */
+  /**
+   * Run layers again for their gradients instead of keeping what they left: changes memory and time alone, but with
+   * activations in f16 also what is rounded, so that such a run cannot switch it.
+   */
   readonly recompute: boolean;
   /** The caller's own settings, as JSON: kept with the run for whoever resumes it. */
   readonly flags: string;
@@ -116,7 +122,7 @@ export function evaluationSequences(
  */
 export async function* train(device: GpuDevice, options: TrainOptions): AsyncGenerator<TrainReport> {
   const { config, settings, cadence, dataset, folder, recompute, signal } = options;
-  const { shape, schedule, seed } = settings;
+  const { shape, schedule, activationDtype, seed } = settings;
   const sequences = cadence.evaluateEvery > 0 ? evaluationSequences(dataset, settings) : 0;
   const start = options.resume ? await resumedStep(options) : 0;
   const warmup = settings.routerWarmup;
@@ -125,6 +131,7 @@ export async function* train(device: GpuDevice, options: TrainOptions): AsyncGen
     shape,
     warmup,
     recompute,
+    activationDtype,
     evaluationSequences: sequences,
   });
   const { layout, weights, optimizer } = buffers;
@@ -168,7 +175,7 @@ export async function* train(device: GpuDevice, options: TrainOptions): AsyncGen
     const learningRate = learningRateAt(schedule, step);
     const { losses, gradNorm, health } = await programs.step(batches, { learningRate, step, seed });
     const done = step + 1;
-    checkFinite({ losses, gradNorm, step: done, saved, folder });
+    checkFinite({ losses, gradNorm, activationDtype, step: done, saved, folder });
     const isEvaluated = evaluate !== null && (done % cadence.evaluateEvery === 0 || done === last);
     yield {
       kind: "step",
@@ -185,6 +192,7 @@ export async function* train(device: GpuDevice, options: TrainOptions): AsyncGen
       checkFinite({
         losses: await programs.losses(batches, { step, seed }),
         gradNorm,
+        activationDtype,
         step: done,
         saved,
         folder,
@@ -219,9 +227,10 @@ function evaluation(
 }
 
 function checkFinite(
-  { losses, gradNorm, step, saved, folder }: {
+  { losses, gradNorm, activationDtype, step, saved, folder }: {
     losses: LossTerms;
     gradNorm: number;
+    activationDtype: ActivationDtype;
     step: number;
     saved: number;
     folder: string;
@@ -229,9 +238,12 @@ function checkFinite(
 ): void {
   if (Number.isFinite(losses.total) && Number.isFinite(gradNorm)) return;
   const kept = saved > 0 ? `the checkpoint of step ${saved} in ${folder} is intact` : "nothing was saved";
+  const format = activationDtype === "f16"
+    ? ", or start without --activations f16, which holds numbers up to 65504 alone"
+    : "";
   throw new TrainingError(
     `Training stopped at step ${step}: loss ${losses.total}, gradient norm ${gradNorm}, wanted finite numbers; ` +
-      `${kept}; lower --learning-rate`,
+      `${kept}; lower --learning-rate${format}`,
   );
 }
 
@@ -252,14 +264,20 @@ async function startWeights(
 }
 
 /** What a resumed run must have in common with the saved one. */
-function runJson({ config, settings, dataset }: TrainOptions): string {
-  return JSON.stringify({ ...settings, model: modelConfigToJson(config), text: dataset.fingerprint });
+function runJson({ config, settings, recompute, dataset }: TrainOptions): string {
+  return JSON.stringify({
+    ...settings,
+    ...settings.activationDtype === "f16" && { recompute },
+    model: modelConfigToJson(config),
+    text: dataset.fingerprint,
+  });
 }
 
 /** @throws ConfigError naming the first difference between the saved run and this one. */
 async function resumedStep(options: TrainOptions): Promise<number> {
   const { step, run } = await readTrainingState(options.folder);
-  const saved = flatten(JSON.parse(run));
+  // Runs from before there was a choice have saved none.
+  const saved = flatten({ activationDtype: "f32", ...JSON.parse(run) });
   const current = flatten(JSON.parse(runJson(options)));
   for (const key of new Set([...saved.keys(), ...current.keys()])) {
     if (saved.get(key) === current.get(key)) continue;

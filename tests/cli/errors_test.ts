@@ -93,10 +93,16 @@ folderTest("train refuses quickly what cannot fit in memory", async (folder) => 
   const started = performance.now();
   const big = smallRun(out, "--model", model, "--data", data, ...sizes);
   const advice = "lower --batch-size or --sequence-length";
-  await assertFails(big, { code: 4, parts: ["Cannot ", "iB", `give --recompute, ${advice}`] });
+  await assertFails(big, {
+    code: 4,
+    parts: ["Cannot ", "iB", `give --activations f16 or --recompute, ${advice}`],
+  });
   assert(performance.now() - started < 10_000, "the refusal took longer than ten seconds");
   assertEquals(await Deno.stat(out).catch(() => null), null, "a refused run left a folder");
-  await assertFails([...big, "--recompute"], { code: 4, parts: [`are free; ${advice}`] });
+  const half = ["--activations", "f16"];
+  await assertFails([...big, "--recompute"], { code: 4, parts: [`free; give --activations f16, ${advice}`] });
+  await assertFails([...big, ...half], { code: 4, parts: [`are free; give --recompute, ${advice}`] });
+  await assertFails([...big, ...half, "--recompute"], { code: 4, parts: [`are free; ${advice}`] });
   const tooMany = ["--batch-size", String(2 ** 30)];
   await assertFails(smallRun(out, ...tooMany), { code: 4, parts: [String(2 ** 30), "lower --batch-size"] });
 });

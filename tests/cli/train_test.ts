@@ -2,6 +2,7 @@
 import { assert, assertAlmostEquals, assertEquals, assertStringIncludes } from "@std/assert";
 import { join } from "@std/path";
 import {
+  assertFails,
   corpus,
   folderTest,
   morDone,
@@ -24,6 +25,11 @@ import {
 /** The bytes of GPU memory that a plan or a run names first. */
 function gpuBytes(text: string): number {
   return Number(/GPU memory.*\((\d+) bytes\)/.exec(text)?.[1]);
+}
+
+/** A plan's line of that name, without it. */
+function foretold(plan: string, name: string): string {
+  return new RegExp(`^${name} +(.*)$`, "m").exec(plan)![1]!;
 }
 
 folderTest("train writes a checkpoint and a line of metrics for each step", async (folder) => {
@@ -150,8 +156,19 @@ folderTest("train --dry-run trains nothing and foretells the memory", async (fol
   }
   const { stdout: less } = await morDone(smallRun(out, "--dry-run", "--recompute"));
   assertStringIncludes(less, "forward and backward, besides what --recompute runs again\n");
-  assertStringIncludes(plan, `with --recompute  ${/GPU memory +(.*)/.exec(less)![1]}\n`);
+  assertEquals(foretold(plan, "with --recompute"), foretold(less, "GPU memory"));
   assert(gpuBytes(less) < planned, `${gpuBytes(less)} bytes with --recompute, ${planned} without`);
+
+  const { stdout: half } = await morDone(smallRun(out, "--dry-run", "--activations", "f16"));
+  assertEquals(foretold(plan, "with --activations f16"), foretold(half, "GPU memory"));
+  assert(gpuBytes(half) < planned, `${gpuBytes(half)} bytes in f16, ${planned} in f32`);
+  const { stdout: both } = await morDone(
+    smallRun(out, "--dry-run", "--activations", "f16", "--recompute"),
+  );
+  for (const [one, other] of [[half, "with --recompute"], [less, "with --activations f16"]] as const) {
+    assertEquals(foretold(one, other), foretold(both, "GPU memory"));
+  }
+  assertEquals(both.includes("\nwith "), false, both);
 });
 
 folderTest(
@@ -174,6 +191,35 @@ folderTest(
     await assertSameCheckpoints(switched, kept);
   },
 );
+
+folderTest("train --activations f16 takes less memory, and a resumed run takes it over", async (folder) => {
+  const [f32, straight, resumed] = ["f32", "straight", "resumed"].map((name) => join(folder, name)) as [
+    string,
+    string,
+    string,
+  ];
+  const config = join(folder, "run.json");
+  await Deno.writeTextFile(config, '{"activations": "f16"}');
+  const whole = gpuBytes((await morDone(smallRun(f32))).stderr);
+  const stored = gpuBytes((await morDone(smallRun(straight, "--activations", "f16"))).stderr);
+  assert(stored < whole, `${stored} bytes in f16, ${whole} in f32`);
+  await morDone(smallRun(resumed, "--stop-after", "2", "--config", config));
+  const resume = ["train", "--out", resumed, "--resume"];
+  const parts = ["Cannot resume", 'is "f32", the run was started with "f16"; give the same'];
+  await assertFails([...resume, "--activations", "f32"], { code: 1, parts });
+  // With f16 it changes what is rounded.
+  const again = ["recompute is true, the run was started with false"];
+  await assertFails([...resume, "--recompute"], { code: 1, parts: again });
+  await morDone(resume);
+  await assertSameCheckpoints(resumed, straight);
+  await assertFails(smallRun(join(folder, "other"), "--activations", "bf16"), {
+    code: 2,
+    parts: ["--activations", "bf16", "f32", "f16"],
+  });
+  const last = [straight, f32].map(async (out) => (await readMetrics(out)).at(-1)!.loss);
+  const [met, wanted] = await Promise.all(last) as [number, number];
+  assertAlmostEquals(met / wanted, 1, 0.01);
+});
 
 folderTest("train reads JSONL by --text-field and folders in name order", async (folder) => {
   const text = await Deno.readTextFile(corpus);

@@ -3,6 +3,7 @@ import { join } from "@std/path";
 import { assertClose } from "../support/close.ts";
 import { assertEquals, assertLess, assertNotEquals, assertRejects, assertStringIncludes } from "@std/assert";
 import type { GpuDevice } from "../../gpu/device.ts";
+import { readTensor } from "../../gpu/readback.ts";
 import { writeTensor } from "../../gpu/tensor.ts";
 import { readTrainingState } from "../../model/files/checkpoint.ts";
 import { ConfigError, type ExpertChoiceConfig } from "../../model/config.ts";
@@ -38,6 +39,7 @@ const options: Omit<TrainOptions, "folder"> = {
     schedule: { learningRate: 3e-3, steps: 10, warmupSteps: 2, decaySteps: 3 },
     optimizer: DEFAULT_OPTIMIZER,
     routerWarmup: NO_WARMUP,
+    activationDtype: "f32",
     seed: 4,
     validationFraction: 0.2,
   },
@@ -111,6 +113,52 @@ folderTest(
     assertEquals(filesOf(switched, 6), filesOf(kept, 6));
   },
 );
+
+const inF16 = { ...options, settings: { ...options.settings, activationDtype: "f16" } } as const;
+
+folderTest(
+  "activations in f16 round what is learned, and resume in the same bits",
+  async (device, parent) => {
+    const folders = ["f32", "straight", "resumed"].map((name) => join(parent, name));
+    const [f32, straight, resumed] = folders as [string, string, string];
+    const kept = stepsOf(await reportsOf(device, { ...options, ...stopAfter(4), folder: f32 }));
+    const whole = stepsOf(await reportsOf(device, { ...inF16, ...stopAfter(4), folder: straight }));
+    await reportsOf(device, { ...inF16, ...stopAfter(2), folder: resumed });
+    await reportsOf(device, { ...inF16, ...stopAfter(4), folder: resumed, resume: true });
+    assertEquals(filesOf(resumed, 4), filesOf(straight, 4));
+    assertNotEquals(filesOf(straight, 4), filesOf(f32, 4));
+    assertEquals(whole[0]!.losses, kept[0]!.losses);
+    const last = [whole, kept].map((steps) => [steps.at(-1)!.losses.total]);
+    assertClose(last[0]!, last[1]!, { relative: 0.01, label: "last loss" });
+  },
+);
+
+folderTest("a number beyond f16 stops training unsaved, where f32 goes on", async (device, parent) => {
+  const run = async (changes: typeof options, folder: string): Promise<StepReport[]> => {
+    const steps: StepReport[] = [];
+    for await (const report of train(device, { ...changes, ...stopAfter(1), folder })) {
+      if (report.kind === "step") steps.push(report);
+      if (report.kind !== "started") continue;
+      const weight = report.weights.layers[0]!.down;
+      const values = await readTensor(device, weight) as Float32Array<ArrayBuffer>;
+      writeTensor(device, weight, values.map((value) => value * 1e9));
+    }
+    return steps;
+  };
+  const [step] = await run(options, join(parent, "f32"));
+  assertEquals(Number.isFinite(step!.gradNorm), true);
+  const folder = join(parent, "f16");
+  const error = await assertRejects(() => run(inF16, folder), TrainingError, "Training stopped at step 1: ");
+  for (
+    const part of [
+      `loss ${step!.losses.total}, gradient norm NaN, wanted finite numbers; nothing was saved; `,
+      "lower --learning-rate, or start without --activations f16, which holds numbers up to 65504 alone",
+    ]
+  ) {
+    assertStringIncludes(error.message, part);
+  }
+  assertEquals([...Deno.readDirSync(join(folder, "training"))], []);
+});
 
 folderTest("the same seed gives the same run, another seed another", async (device, parent) => {
   const run = async (seed: number, name: string): Promise<StepReport[]> => {
@@ -220,6 +268,7 @@ folderTest("a resumed run must be the run that was started", async (device, fold
       settings: { ...settings, schedule: { ...schedule, learningRate: 1e-3 } },
     },
     "shape.batchSize is 4": { settings: { ...settings, shape: { ...shape, batchSize: 4 } } },
+    'activationDtype is "f16", the run was started with "f32"': { settings: inF16.settings },
     "seed is 9": { settings: { ...settings, seed: 9 } },
     "model.router.alpha is 0.2": {
       config: { ...config, router: { ...config.router as ExpertChoiceConfig, alpha: 0.2 } },
@@ -231,10 +280,34 @@ folderTest("a resumed run must be the run that was started", async (device, fold
     const error = await assertRejects(() => run, ConfigError, message);
     assertStringIncludes(error.message, `Cannot resume ${folder}: `);
   }
+  const stored = join(folder, "f16");
+  await reportsOf(device, { ...inF16, ...stopAfter(1), folder: stored });
+  const switched = { ...inF16, recompute: true, folder: stored, resume: true };
+  const message = "recompute is true, the run was started with false";
+  await assertRejects(() => reportsOf(device, switched), ConfigError, message);
   // What changes no weight may change.
   const cadence = { evaluateEvery: 0, evaluationBatches: 1, saveEvery: 1, stopAfter: 2 };
   const steps = stepsOf(await reportsOf(device, { ...options, cadence, flags: "{}", folder, resume: true }));
   assertEquals(steps.map(({ step, evaluation }) => [step, evaluation]), [[2, null]]);
+});
+
+folderTest("a run from before activations had a format goes on in f32 alone", async (device, folder) => {
+  await reportsOf(device, { ...options, ...stopAfter(1), folder });
+  const path = join(folder, "training", "step-1.safetensors");
+  // The header tells the run as JSON in a string of JSON; blanks leave its length as it is.
+  const text = new TextDecoder("latin1").decode(await Deno.readFile(path));
+  const setting = String.raw`\"activationDtype\":\"f32\",`;
+  const at = text.indexOf(setting);
+  assertEquals(at > 0, true);
+  using file = await Deno.open(path, { write: true });
+  await file.seek(at, Deno.SeekMode.Start);
+  await file.write(new TextEncoder().encode(" ".repeat(setting.length)));
+
+  const started = 'activationDtype is "f16", the run was started with "f32"';
+  const run = reportsOf(device, { ...inF16, folder, resume: true });
+  await assertRejects(() => run, ConfigError, started);
+  const steps = stepsOf(await reportsOf(device, { ...options, ...stopAfter(2), folder, resume: true }));
+  assertEquals(steps.map(({ step }) => step), [2]);
 });
 
 Deno.test("an evaluation batch is no larger than the held-out text", () => {
