@@ -141,8 +141,9 @@ async function loadSide(
   device: GpuDevice,
   { side, comparison: { model, config, sides, settings, terminal } }: { side: Side; comparison: Comparison },
 ): Promise<TimedModel> {
-  const { shape, recompute, seed } = settings[side];
-  const training = shape && allocateTraining(device, { config, shape, recompute, evaluationSequences: 0 });
+  const { shape, recompute, activationDtype, seed } = settings[side];
+  const options = { config, recompute, activationDtype, evaluationSequences: 0 };
+  const training = shape && allocateTraining(device, { ...options, shape });
   const weights = await timedWeights(device, {
     model,
     config,

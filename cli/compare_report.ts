@@ -64,7 +64,7 @@ export function compareJson(report: CompareReport): Record<string, unknown> {
 }
 
 function sideJson({ text, revision, commit, dtype, settings }: ReportedSide): Record<string, unknown> {
-  const { promptTokens, steps, shape, recompute, seed } = settings;
+  const { promptTokens, steps, shape, recompute, activationDtype, seed } = settings;
   return {
     flags: text,
     revision,
@@ -73,7 +73,12 @@ function sideJson({ text, revision, commit, dtype, settings }: ReportedSide): Re
     seed,
     prompt_tokens: promptTokens,
     steps,
-    ...(shape && { batch_size: shape.batchSize, sequence_length: shape.sequenceLength, recompute }),
+    ...(shape && {
+      batch_size: shape.batchSize,
+      sequence_length: shape.sequenceLength,
+      recompute,
+      activations: activationDtype,
+    }),
   };
 }
 
@@ -129,10 +134,13 @@ function workText({ base, change }: CompareReport["sides"]): string {
   return baseText === changeText ? baseText! : `base: ${baseText}\n          change: ${changeText}`;
 }
 
-function settingsText({ promptTokens, steps, shape, recompute, seed }: WorkSettings): string {
+function settingsText(
+  { promptTokens, steps, shape, recompute, activationDtype, seed }: WorkSettings,
+): string {
   const again = recompute ? " whose layers run again for their gradients" : "";
+  const stored = activationDtype === "f32" ? "" : ` with activations stored as ${activationDtype}`;
   const training = shape
-    ? `, training steps of ${shape.batchSize} x ${shape.sequenceLength} tokens${again}`
+    ? `, training steps of ${shape.batchSize} x ${shape.sequenceLength} tokens${again}${stored}`
     : "";
   return `a prompt of ${promptTokens} tokens, ${steps} decoding steps after it${training}; seed ${seed}`;
 }

@@ -65,11 +65,13 @@ async function run(flags: ProfileFlags, model: string): Promise<void> {
   }
   const terminal = openTerminal(flags);
   const config = await configOf(model);
-  const { promptTokens: context, steps, shape, recompute, seed } = workSettings(flags, { config, terminal });
+  const settings = workSettings(flags, { config, terminal });
+  const { promptTokens: context, steps, shape, recompute, activationDtype, seed } = settings;
   using device = await openNamedDevice(terminal);
   terminal.note(`seed: ${flags.seed}`);
   const { repeats } = flags;
-  const training = shape && allocateTraining(device, { config, shape, recompute, evaluationSequences: 0 });
+  const options = { config, recompute, activationDtype, evaluationSequences: 0 };
+  const training = shape && allocateTraining(device, { ...options, shape });
   const weights = await timedWeights(device, { model, config, training, choice, seed, terminal });
   const ceilings = device.features.has("timestamp-query") ? await measureCeilings(device) : null;
   const inference = await measure(flags, {
@@ -95,7 +97,7 @@ async function run(flags: ProfileFlags, model: string): Promise<void> {
     context,
     steps,
     inference,
-    training: profile && { ...shape!, recompute, profile },
+    training: profile && { ...shape!, recompute, activationDtype, profile },
   };
   // First what the user is there to see; a file that cannot be written is an error after it.
   terminal.out(FORMS[form](report));

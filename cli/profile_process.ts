@@ -62,10 +62,14 @@ export async function profileByProcess(
   return readProfile(decoder.decode(stdout));
 }
 
-function flagsOf({ promptTokens, steps, shape, recompute, seed, dtype }: ProfileRequest): string[] {
+function flagsOf(
+  { promptTokens, steps, shape, recompute, activationDtype, seed, dtype }: ProfileRequest,
+): string[] {
   const training = shape && {
     "--batch-size": shape.batchSize,
     "--sequence-length": shape.sequenceLength,
+    // Older revisions know no such flag, and train so.
+    "--activations": activationDtype === "f32" ? undefined : activationDtype,
   };
   const values = { "-p": promptTokens, "-n": steps, "--seed": seed, "--dtype": dtype, ...training };
   const given = Object.entries({ ...values, "--repeats": REPEATS }).filter(([, value]) =>

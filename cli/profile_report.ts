@@ -2,6 +2,7 @@
 import type { AdapterInfo } from "../gpu/adapter.ts";
 import { type Ceilings, partOfCeiling } from "../gpu/ceilings.ts";
 import type { ReadbackMode } from "../gpu/readback.ts";
+import type { ActivationDtype } from "../model/layer_buffers.ts";
 import type { InferenceProfile, Profile, TrainingProfile } from "../model/profile.ts";
 import { type DepthTime, type GroupTime, totalMilliseconds } from "../model/profile_times.ts";
 import { mean, standardDeviation } from "../model/statistics.ts";
@@ -26,6 +27,8 @@ export interface ProfileReport {
     readonly sequenceLength: number;
     /** Whether layers run again for their gradients. */
     readonly recompute: boolean;
+    /** How layers store what their gradients need. */
+    readonly activationDtype: ActivationDtype;
     readonly profile: TrainingProfile;
   } | null;
 }
@@ -61,9 +64,10 @@ export function reportSections(report: ProfileReport): ReportSection[] {
     },
   ];
   if (training) {
-    const { batchSize, sequenceLength, recompute, profile } = training;
+    const { batchSize, sequenceLength, recompute, activationDtype, profile } = training;
     const again = recompute ? ", layers run again for their gradients" : "";
-    const what = `a step of ${batchSize} x ${sequenceLength} tokens${again}`;
+    const stored = activationDtype === "f32" ? "" : `, activations stored as ${activationDtype}`;
+    const what = `a step of ${batchSize} x ${sequenceLength} tokens${again}${stored}`;
     sections.push({
       key: "train",
       test: `train ${batchSize}x${sequenceLength}`,
@@ -148,6 +152,7 @@ export function reportJson(report: ProfileReport): Record<string, unknown> {
         batch_size: training.batchSize,
         sequence_length: training.sequenceLength,
         recompute: training.recompute,
+        activations: training.activationDtype,
         record_milliseconds: training.profile.recordMilliseconds,
         ...train,
       },

@@ -1,11 +1,12 @@
 /** Flags that say which work of a model is timed, for `mor profile` and `mor bench compare`. */
 import { type Command, ValidationError } from "@cliffy/command";
 import { ConfigError, type ModelConfig } from "../model/config.ts";
+import { ACTIVATION_DTYPES, type ActivationDtype } from "../model/layer_buffers.ts";
 import type { MatrixChoice } from "../model/load_weights.ts";
 import { presetNames } from "../model/presets.ts";
 import type { WorkSettings } from "../model/timed_model.ts";
 import type { StepShape } from "../model/training.ts";
-import { DTYPE_HELP, matrixChoice } from "./dtype_flags.ts";
+import { DTYPE_HELP, formatFlag, matrixChoice } from "./dtype_flags.ts";
 import type { Terminal } from "./terminal.ts";
 
 export interface WorkFlags {
@@ -15,6 +16,7 @@ export interface WorkFlags {
   readonly batchSize?: number | undefined;
   readonly sequenceLength?: number | undefined;
   readonly recompute?: boolean | undefined;
+  readonly activations?: string | undefined;
   readonly seed: number;
   readonly dtype?: string | undefined;
 }
@@ -46,6 +48,12 @@ export function addWorkFlags(
       "--recompute",
       "With --train, run layers again for their gradients, as mor train --recompute does.",
     )
+    .option(
+      "--activations <format:string>",
+      `With --train, store what layers keep for their gradients as ${
+        ACTIVATION_DTYPES.join(" or ")
+      } (f32), as mor train --activations does.`,
+    )
     .option("--seed <n:integer>", "Seed of the tokens, and of a preset's weights.", { default: seed })
     .option("--dtype <format:string>", DTYPE_HELP);
 }
@@ -74,17 +82,19 @@ export function checkWorkCounts({ promptTokens, tokens, batchSize, sequenceLengt
  */
 export function checkWork(flags: WorkFlags, model: string): MatrixChoice {
   checkWorkCounts(flags);
-  const { train, batchSize, sequenceLength, recompute } = flags;
+  const { train, batchSize, sequenceLength, recompute, activations } = flags;
   if (!train) {
     const ofTraining = {
       "--batch-size": batchSize,
       "--sequence-length": sequenceLength,
       "--recompute": recompute,
+      "--activations": activations,
     };
     for (const [name, value] of Object.entries(ofTraining)) {
       if (value !== undefined) throw new ValidationError(`${name} needs --train`);
     }
   }
+  activationFlag(activations);
   const choice = matrixChoice(flags.dtype);
   if (choice !== "auto" && choice !== "f32" && (train || hasRandomWeights(model))) {
     throw new ValidationError(
@@ -92,6 +102,11 @@ export function checkWork(flags: WorkFlags, model: string): MatrixChoice {
     );
   }
   return choice;
+}
+
+/** `--activations`; throws as `formatFlag`. */
+function activationFlag(dtype: string = "f32"): ActivationDtype {
+  return formatFlag(dtype, { flag: "--activations", known: ACTIVATION_DTYPES });
 }
 
 /** Whether a model is a shape alone, a preset or a config.json, which gets random weights. */
@@ -113,6 +128,7 @@ export function workSettings(
     steps: flags.tokens,
     shape: flags.train ? stepShape(flags, { config, terminal }) : null,
     recompute: flags.recompute ?? false,
+    activationDtype: activationFlag(flags.activations),
     seed: flags.seed,
   };
 }

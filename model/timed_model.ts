@@ -2,6 +2,7 @@
 import { setImmediate } from "node:timers";
 import type { GpuDevice } from "../gpu/device.ts";
 import type { ModelConfig } from "./config.ts";
+import type { ActivationDtype } from "./layer_buffers.ts";
 import type { ModelWeights } from "./model_weights.ts";
 import type { WorkTime, WorkTimes } from "./speed_comparison.ts";
 import type { StepShape, TrainingBuffers } from "./training.ts";
@@ -16,6 +17,8 @@ export interface WorkSettings {
   readonly shape: StepShape | null;
   /** Whether the training step's layers run again for their gradients. */
   readonly recompute: boolean;
+  /** How the training step's layers store what their gradients need. */
+  readonly activationDtype: ActivationDtype;
   readonly seed: number;
 }
 

@@ -7,7 +7,8 @@ import { type Outcome, outcomeOf, run, start, waitFor } from "../support/program
 
 const BROKEN = 'throw new Error("broken on purpose");\n';
 /** Fails in `mor profile` alone, which only processes of a comparison run. */
-const HALF_BROKEN = 'if (Deno.args.includes("profile")) throw new Error("edited on purpose");\n';
+const HALF_BROKEN =
+  'if (Deno.args.includes("profile")) throw new Error(`edited on purpose: ${Deno.args.join(" ")}`);\n';
 
 let folder: string;
 let program: string;
@@ -89,10 +90,19 @@ Deno.test("bench compare runs the program of the revision, and of the checkout w
   assertEquals([broken.code, broken.stdout], [1, ""]);
   assertMatch(broken.stderr, /^mor: Cannot measure --base "--revision HEAD~1": .*broken on purpose\n$/);
   await Deno.writeTextFile(join(folder, "main.ts"), HALF_BROKEN + program);
-  const edited = await compare("--base", "--revision HEAD", ...SMALL, "-q");
+  const step = ["--train", "--batch-size", "1", "--sequence-length", "8"];
+  const changes = ["--base", "--revision HEAD", "--change", "--activations f16 --recompute"];
+  const edited = await compare(...changes, ...step, ...SMALL, "-q");
   await Deno.writeTextFile(join(folder, "main.ts"), program);
   assertEquals([edited.code, edited.stdout], [1, ""]);
-  assertMatch(edited.stderr, /^mor: Cannot measure --change "": .*edited on purpose\n$/);
+  assertMatch(
+    edited.stderr,
+    /^mor: Cannot measure --change "--activations f16 --recompute": .*edited on purpose: /,
+  );
+  // A process gets all of its side's flags.
+  for (const flag of ["--batch-size 1", "--activations f16", "--train --recompute\n"]) {
+    assertStringIncludes(edited.stderr, flag);
+  }
   await assertClean();
 });
 

@@ -102,6 +102,21 @@ Deno.test("bench compare times training steps, of two sizes too", async () => {
   assertEquals([steps.ratio.interval, steps.verdict], [null, "no difference shown"]);
 });
 
+Deno.test("bench compare times training steps with activations in f32 and f16", async () => {
+  const sides = ["--base", "--recompute", "--change", "--activations f16"];
+  const args = ["bench", "compare", "tiny", ...SMALL, ...SMALL_STEP, ...sides, "-q"];
+  const { stdout } = await morDone(args);
+  const step = "4 tokens, 2 decoding steps after it, training steps of 2 x 8 tokens";
+  for (
+    const part of [
+      `work      base: a prompt of ${step} whose layers run again for their gradients; seed 1\n`,
+      `          change: a prompt of ${step} with activations stored as f16; seed 1\n`,
+    ]
+  ) {
+    assertStringIncludes(stdout, part);
+  }
+});
+
 Deno.test("bench compare names the side whose flags are wrong", async () => {
   const cases: readonly (readonly [readonly string[], readonly string[]])[] = [
     [["--base", "--dtpe f32"], ["--base", '"--dtpe"']],

@@ -36,8 +36,9 @@ const settings = {
   steps: 2,
   shape: { batchSize: 3, sequenceLength: 5, gradientAccumulation: 1 },
   recompute: false,
+  activationDtype: "f32",
   seed: 9,
-};
+} as const;
 const side = { text: "", revision: null, commit: null, dtype: null, settings };
 const commit = "0123456789abcdef0123456789abcdef01234567";
 const report: CompareReport = {
@@ -86,6 +87,7 @@ Deno.test("compareJson holds the sides and every pair", () => {
     batch_size: 3,
     sequence_length: 5,
     recompute: false,
+    activations: "f32",
   });
   assertEquals(json.by_process as unknown, true);
   assertEquals(json.prefill!.change, {

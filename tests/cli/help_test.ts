@@ -22,7 +22,7 @@ const COMMANDS: Readonly<Record<string, readonly string[]>> = {
       "--save-every",
     ],
     ...["--sample-every", "--sample-prompt", "--stop-after", "--resume", "--config", "--dry-run"],
-    ...["--tokenizer", "--recompute", "--no-recompute"],
+    ...["--tokenizer", "--recompute", "--no-recompute", "--activations"],
   ],
   generate: [
     ...["-p", "--prompt", "-f", "--file", "-n", "--count", "--temperature", "--top-k", "--top-p", "--min-p"],
@@ -47,7 +47,7 @@ const COMMANDS: Readonly<Record<string, readonly string[]>> = {
   inspect: ["--json"],
   profile: [
     ...["-p", "--prompt-tokens", "-n", "--tokens", "--train", "--batch-size", "--sequence-length"],
-    ...["--recompute", "--repeats", "--seed", "--dtype", "--json"],
+    ...["--recompute", "--activations", "--repeats", "--seed", "--dtype", "--json"],
   ],
   pull: ["--out", "--file"],
   import: ["--out", "--dtype"],
@@ -78,7 +78,7 @@ Deno.test("--help of bench compare lists every flag", async () => {
   const words = new Set((await morDone(["bench", "compare", "--help"])).stdout.split(/[\s,]+/));
   const flags = [
     ...["--base", "--change", "--pairs", "-p", "--prompt-tokens", "-n", "--tokens", "--train"],
-    ...["--batch-size", "--sequence-length", "--seed", "--dtype", "--json"],
+    ...["--batch-size", "--sequence-length", "--recompute", "--activations", "--seed", "--dtype", "--json"],
   ];
   assertEquals(flags.filter((flag) => !words.has(flag)), []);
 });

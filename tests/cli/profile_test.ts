@@ -95,6 +95,9 @@ Deno.test("profile shows a table for the prompt, the decoding step and, if asked
   for (const part of ["adapter: ", "seed: 1"]) assertStringIncludes(stderr, part);
   const again = await morDone(["profile", "tiny", ...SMALL, ...SMALL_STEP, "--recompute"]);
   assertStringIncludes(again.stdout, "a step of 2 x 8 tokens, layers run again for their gradients\n");
+  const half = await morDone(["profile", "tiny", ...SMALL, ...SMALL_STEP, "--activations", "f16"]);
+  assertStringIncludes(half.stdout, "a step of 2 x 8 tokens, activations stored as f16\n");
+  assertMatch(half.stdout, /^ {2}cast to_f32 +\d+/m);
   const { stdout: short } = await morDone(["profile", "tiny-vanilla", ...SMALL, "--quiet"]);
   for (const part of ["\ntrain", "mean depth"]) assertEquals(short.includes(part), false, short);
 });
@@ -118,7 +121,7 @@ folderTest("profile --json gives the same of a checkpoint as one object", async 
     repeats: 1,
   });
   const decodeFields = ["context", "steps", "mean_depth"];
-  const trainFields = ["batch_size", "sequence_length", "recompute", "record_milliseconds"];
+  const trainFields = ["batch_size", "sequence_length", "recompute", "activations", "record_milliseconds"];
   assertEquals(Object.keys(prefill), FIELDS);
   assertEquals(Object.keys(decode), [...decodeFields, ...FIELDS, "depths"]);
   assertEquals(Object.keys(train), [...trainFields, ...FIELDS]);
@@ -164,6 +167,8 @@ Deno.test("profile refuses unknown models and numbers out of range", async () =>
     [["--batch-size", "2"], ["--batch-size needs --train"]],
     [["--sequence-length", "8"], ["--sequence-length needs --train"]],
     [["--recompute"], ["--recompute needs --train"]],
+    [["--activations", "f16"], ["--activations needs --train"]],
+    [["--train", "--activations", "f8"], ['--activations is "f8"', "f32, f16"]],
   ] as const;
   for (const [flags, parts] of wrong) await assertFails(["profile", "tiny", ...flags], { code: 2, parts });
 });

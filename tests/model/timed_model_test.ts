@@ -12,7 +12,13 @@ const config = tinyRecursiveConfig({ sharing: "middle_cycle", numRecursions: 3, 
   maxPositionEmbeddings: 300,
   router: tinyRouter(),
 });
-const settings = { promptTokens: 260, steps: 3, recompute: false, seed: 1 };
+const settings = {
+  promptTokens: 260,
+  steps: 3,
+  recompute: false,
+  activationDtype: "f32",
+  seed: 1,
+} as const;
 
 gpuTest("TimedModel times a prompt and a step, time and again", async (device) => {
   const model = { ...uploadModel(device, roundedModel(config, { seed: 5 })), training: null };
