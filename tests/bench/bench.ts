@@ -2,7 +2,8 @@
  * Speed on this machine's adapter: `deno task bench`, or the parts named: `deno task bench decoding`.
  *
  * Everything compared is measured in one run, in turn, and given as the median of several repeats with its range.
- * `routers` trains four models for some minutes each and compares their loss; it runs only when named.
+ * `routers` trains four models for some minutes each and compares their loss, `activations` trains two with activations
+ * stored as f32 and as f16; they run only when named.
  *
  * Some parts take arguments of their own and run alone: `quantization` (what fewer bits cost and bring), `loading`
  * (memory and time), `soak` (a batch under load for ten minutes), `llama-cpp` and `jax-js` (side by side with
@@ -11,6 +12,7 @@
 import { openTerminal } from "../../cli/terminal.ts";
 import { tuneDevice } from "../../cli/tuning.ts";
 import { type GpuDevice, openDevice } from "../../gpu/device.ts";
+import { compareActivations } from "./activations.ts";
 import { benchDecoding } from "./decoding.ts";
 import { runJaxJs } from "./jax_js.ts";
 import { runLlamaCpp } from "./llama_cpp.ts";
@@ -27,6 +29,7 @@ const PARTS: Readonly<Record<string, (device: GpuDevice) => Promise<void>>> = {
   training: benchTraining,
   decoding: benchDecoding,
   routers: compareRouters,
+  activations: compareActivations,
 };
 const USUAL = ["products", "training", "decoding"];
 
