@@ -1,7 +1,7 @@
 /** Measured choices of kernels, kept from run to run: one file in the user's cache, an entry for each adapter and version. */
 import { dirname } from "@std/path";
 import { z } from "zod";
-import { ATTENTION_VARIANTS } from "../gpu/kernels/attention.ts";
+import { ATTENTION_VARIANTS } from "../gpu/kernels/attention_variants.ts";
 import { CACHED_VARIANTS } from "../gpu/kernels/attention_cached.ts";
 import { MATMUL_VARIANTS } from "../gpu/kernels/matmul.ts";
 import { PANEL_VARIANTS, VECTOR_VARIANTS } from "../gpu/kernels/matmul_vector.ts";

@@ -1,45 +1,24 @@
-import attentionCode from "./attention.wgsl" with { type: "text" };
-import attentionBackwardCode from "./attention_backward.wgsl" with { type: "text" };
-import attentionBackwardTurn32Code from "./attention_backward_turn_32.wgsl" with { type: "text" };
-import attentionBackwardTurn8Code from "./attention_backward_turn_8.wgsl" with { type: "text" };
-import attentionLoadCode from "./attention_load.wgsl" with { type: "text" };
-import attentionLoadSubgroupsCode from "./attention_load_subgroups.wgsl" with { type: "text" };
-import attentionRowsCode from "./attention_rows.wgsl" with { type: "text" };
-import attentionTileCode from "./attention_tile.wgsl" with { type: "text" };
-import attentionTurn32Code from "./attention_turn_32.wgsl" with { type: "text" };
-import attentionTurn8Code from "./attention_turn_8.wgsl" with { type: "text" };
 import type { Commands } from "../commands.ts";
 import { rowCost } from "../cost.ts";
-import type { GpuDevice } from "../device.ts";
-import { type Constants, defineKernel, type Kernel } from "../kernel.ts";
+import type { Constants, Kernel } from "../kernel.ts";
 import type { Packing } from "../packing.ts";
 import { linearGrid, rowGrid, type Rows } from "../rows.ts";
 import { checkShape, type Tensor } from "../tensor.ts";
-import { CACHE_PAGES, PAGE_ROWS } from "./cache_pages.ts";
-import { attentionCost, type AttentionHeads, headConstants, KV_PARTS, kvDtypeOf } from "./attention_heads.ts";
-import { hasSubgroupsOfEight, MAX_LOOP_TURNS } from "./row_lanes.ts";
+import { PAGE_ROWS } from "./cache_pages.ts";
+import { attentionCost, type AttentionHeads, headConstants, kvDtypeOf } from "./attention_heads.ts";
+import {
+  ATTENTION_VARIANTS,
+  type AttentionVariantName,
+  BACKWARD_KERNELS,
+  CACHED_KERNELS,
+  FORWARD_KERNELS,
+  TURN_KEYS,
+} from "./attention_variants.ts";
+import { MAX_LOOP_TURNS } from "./row_lanes.ts";
 
 /** Rows of an invocation, and of the 8 invocations that share the keys (or queries) of a turn. */
 const TILE_ROWS = 4;
 const BLOCK_ROWS = 32;
-
-/** Keys (or queries) of a turn: TURN of the parts. */
-const TURN = { separate: 8, subgroups: 32 } as const;
-
-const ROWS = { "attention_rows.wgsl": attentionRowsCode, ...KV_PARTS.f32 };
-const FORWARD = loadVariants("attention.wgsl", { code: attentionCode, parts: ROWS });
-const CACHED = {
-  f32: loadVariants("attention.wgsl", { code: attentionCode, parts: { ...CACHE_PAGES, ...KV_PARTS.f32 } }),
-  f16: loadVariants("attention.wgsl", { code: attentionCode, parts: { ...CACHE_PAGES, ...KV_PARTS.f16 } }),
-};
-const BACKWARD = loadVariants("attention_backward.wgsl", {
-  code: attentionBackwardCode,
-  parts: ROWS,
-  turns: {
-    separate: { "attention_backward_turn_8.wgsl": attentionBackwardTurn8Code },
-    subgroups: { "attention_backward_turn_32.wgsl": attentionBackwardTurn32Code },
-  },
-});
 
 /** The heads, and how much one dispatch does. */
 export interface AttentionSettings extends AttentionHeads {
@@ -51,35 +30,6 @@ export interface AttentionSettings extends AttentionHeads {
   readonly window?: number;
   /** As the device is tuned unless told. */
   readonly variant?: AttentionVariantName;
-}
-
-/** How the invocations of a workgroup read the rows that eight of them share. */
-interface AttentionVariant {
-  /** By exchange in a subgroup, or each for itself. */
-  readonly loads: "subgroups" | "separate";
-  /** Invocations of a workgroup, a multiple of 8. */
-  readonly lanes: number;
-}
-
-/** Ways to attend, by the name that `device.tuning` has for them. */
-export const ATTENTION_VARIANTS = {
-  subgroup: { loads: "subgroups", lanes: 8 },
-  lanes_8: { loads: "separate", lanes: 8 },
-  lanes_32: { loads: "separate", lanes: 32 },
-  lanes_64: { loads: "separate", lanes: 64 },
-} as const satisfies Readonly<Record<string, AttentionVariant>>;
-
-export type AttentionVariantName = keyof typeof ATTENTION_VARIANTS;
-
-/** The kernels that they are made of, for keys and values in f32. */
-export const ATTENTION_KERNELS: readonly Kernel[] = [FORWARD, BACKWARD].flatMap((loads) =>
-  Object.values(loads)
-);
-
-/** Whether an adapter can run a variant at all. */
-export function canAttend(device: GpuDevice, name: AttentionVariantName): boolean {
-  if (name === "subgroup") return hasSubgroupsOfEight(device);
-  return ATTENTION_VARIANTS[name].lanes <= device.limits.maxComputeInvocationsPerWorkgroup;
 }
 
 /** What the rows of `kv` stand for, and so which of them a query row sees. */
@@ -263,33 +213,6 @@ export function attentionBackward(
   }
 }
 
-/** The same kernels over the two ways to load eight rows, and with as many rows a turn as suit them. */
-function loadVariants(
-  file: string,
-  { code, parts, turns }: {
-    code: string;
-    parts: Readonly<Record<string, string>>;
-    /** What the kernel itself has for either number. */
-    turns?: Readonly<Record<keyof typeof TURN, Readonly<Record<string, string>>>>;
-  },
-): Record<keyof typeof TURN, Kernel> {
-  const all = { "attention_tile.wgsl": attentionTileCode, ...parts };
-  return {
-    separate: defineKernel(file, code, {
-      ...all,
-      "attention_turn_8.wgsl": attentionTurn8Code,
-      "attention_load.wgsl": attentionLoadCode,
-      ...turns?.separate,
-    }),
-    subgroups: defineKernel(file, code, {
-      ...all,
-      "attention_turn_32.wgsl": attentionTurn32Code,
-      "attention_load_subgroups.wgsl": attentionLoadSubgroupsCode,
-      ...turns?.subgroups,
-    }),
-  };
-}
-
 /** Checks what both directions need and finds the kernels and constants for it. */
 function prepare(
   operation: string,
@@ -324,9 +247,9 @@ function prepare(
     KEYS: KEYS[keys.kind],
     LANES: lanes,
   };
-  const forward = keys.kind === "cache" ? CACHED[dtype] : FORWARD;
-  const kernels = { forward: forward[loads], backward: BACKWARD[loads] };
-  return { kernels, constants, turn: TURN[loads] };
+  const forward = keys.kind === "cache" ? CACHED_KERNELS[dtype] : FORWARD_KERNELS;
+  const kernels = { forward: forward[loads], backward: BACKWARD_KERNELS[loads] };
+  return { kernels, constants, turn: TURN_KEYS[loads] };
 }
 
 /** Most keys from the first that a block of rows sees to the last. */

@@ -1,6 +1,7 @@
 /** Attention whose variants are compared. */
 import type { GpuDevice } from "../device.ts";
-import { attention, attentionBackward, canAttend } from "../kernels/attention.ts";
+import { attention, attentionBackward } from "../kernels/attention.ts";
+import { canAttend } from "../kernels/attention_variants.ts";
 import { attentionCached, canAttendToCache } from "../kernels/attention_cached.ts";
 import { fusedLayout } from "../kernels/attention_heads.ts";
 import { PAGE_ROWS, pagesFor } from "../kernels/cache_pages.ts";

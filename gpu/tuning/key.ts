@@ -1,6 +1,6 @@
 /** When measured choices hold: for the same adapter, compiler, variants and work. */
 import type { GpuDevice } from "../device.ts";
-import { ATTENTION_KERNELS, ATTENTION_VARIANTS } from "../kernels/attention.ts";
+import { ATTENTION_KERNELS, ATTENTION_VARIANTS } from "../kernels/attention_variants.ts";
 import { CACHED_VARIANTS } from "../kernels/attention_cached.ts";
 import { MATMUL_VARIANTS } from "../kernels/matmul.ts";
 import { PANEL_VARIANTS, VECTOR_VARIANTS } from "../kernels/matmul_vector.ts";

@@ -5,7 +5,7 @@
  * so measure.ts can measure it; whoever opens a device decides whether it uses that, before it records anything.
  */
 import type { GpuDevice } from "../device.ts";
-import type { AttentionVariantName } from "../kernels/attention.ts";
+import type { AttentionVariantName } from "../kernels/attention_variants.ts";
 import type { CachedVariantName } from "../kernels/attention_cached.ts";
 import type { MatmulVariantName } from "../kernels/matmul.ts";
 import type { PanelVariantName, VectorVariantName } from "../kernels/matmul_vector.ts";
