@@ -127,7 +127,7 @@ Deno.test("bench compare names the side whose flags are wrong", async () => {
     [["--change", "-n 2.5"], ["--change", '"2.5"']],
     [["--change", "f32"], ["--change"]],
     [["--base", "--dtype q9"], ["--base", '"q9"', "q8_0"]],
-    [["--base", "--dtype q8_0"], ["--base", '"q8_0"', "wanted f32", "preset"]],
+    [["--base", "--dtype q8_0"], ["--base", '"q8_0"', "wanted f32", "random weights"]],
     [["--base", "--batch-size 2"], ["--base", "--batch-size needs --train"]],
     [["--change", "--train"], ["--train", "--change", "alone"]],
   ];
