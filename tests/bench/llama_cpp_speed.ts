@@ -145,13 +145,21 @@ function report(
       "format",
       "MB",
       ...names.flatMap((name) => kinds.map((kind) => `${name} ${kind}`)),
-      ...kinds.map((kind) => `${kind} / ${names[1]}'s`),
     ],
     ...rows.map(({ format, bytes, speeds }) => [
       format,
       (bytes / 1e6).toFixed(0),
       ...speeds.flatMap((program) => kinds.map((kind) => figure(median(program[kind])))),
-      ...kinds.map((kind) => `${figure(median(speeds[0]![kind]) / median(speeds[1]![kind]))} x`),
+    ]),
+  ]));
+  const [own, ...peers] = names;
+  print(table([
+    [`${own} / theirs`, ...peers.flatMap((name) => kinds.map((kind) => `${name} ${kind}`))],
+    ...rows.map(({ format, speeds: [ours, ...theirs] }) => [
+      format,
+      ...theirs.flatMap((program) =>
+        kinds.map((kind) => `${figure(median(ours![kind]) / median(program[kind]))} x`)
+      ),
     ]),
   ]));
   const spreads = rows.flatMap(({ speeds }) =>
