@@ -8,7 +8,7 @@ import { tuneDevice } from "../../cli/tuning.ts";
 import { openDevice } from "../../gpu/device.ts";
 import { count, UsageError } from "./arguments.ts";
 import { compareAgreement } from "./llama_cpp_agreement.ts";
-import { compareSpeed } from "./llama_cpp_speed.ts";
+import { compareSpeed, FORMATS } from "./llama_cpp_speed.ts";
 import { note } from "./report.ts";
 
 const USAGE = `usage: deno task bench llama-cpp MODEL.gguf --node-llama-cpp FOLDER --text FILE
@@ -19,6 +19,7 @@ const USAGE = `usage: deno task bench llama-cpp MODEL.gguf --node-llama-cpp FOLD
   --speed                  compares tokens/s by format
   --prompt N, --tokens N   lengths of the prompt (128) and of what is generated (16)
   --sequences N            texts at once (8)
+  --formats LIST           some of f32,f16,q8_0,q4_0 (all)
   --repeats N              times that everything is measured (3)
   --cpu-only               leaves llama.cpp's Vulkan backend out
   --json                   prints one object`;
@@ -34,6 +35,7 @@ export interface LlamaCppOptions {
   readonly tokens: number;
   readonly sequences: number;
   readonly repeats: number;
+  readonly formats: typeof FORMATS;
   readonly hasVulkan: boolean;
   readonly isJson: boolean;
 }
@@ -60,9 +62,16 @@ export function parseLlamaCppArgs(args: readonly string[]): LlamaCppOptions {
     tokens: count("tokens", tokens),
     sequences: count("sequences", sequences),
     repeats: count("repeats", repeats),
+    formats: values.formats.split(",").map(formatOf),
     hasVulkan: !values["cpu-only"],
     isJson: values.json,
   };
+}
+
+function formatOf(name: string): typeof FORMATS[number] {
+  const format = FORMATS.find((known) => known === name);
+  if (!format) throw new UsageError(`--formats has "${name}", wanted some of ${FORMATS.join(",")}`);
+  return format;
 }
 
 // deno-lint-ignore explicit-function-return-type -- the options give the type
@@ -80,6 +89,7 @@ function parse(args: readonly string[]) {
         "tokens": { type: "string", default: "16" },
         "sequences": { type: "string", default: "8" },
         "repeats": { type: "string", default: "3" },
+        "formats": { type: "string", default: FORMATS.join(",") },
         "cpu-only": { type: "boolean", default: false },
         "json": { type: "boolean", default: false },
       },

@@ -19,10 +19,12 @@ export interface SpeedOptions {
   /** Texts at once. */
   readonly sequences: number;
   readonly repeats: number;
+  readonly formats: readonly GgufFormat[];
   readonly isJson: boolean;
 }
 
-const FORMATS: readonly GgufFormat[] = ["f32", "f16", "q8_0", "q4_0"];
+/** Formats that are compared. */
+export const FORMATS: readonly GgufFormat[] = ["f32", "f16", "q8_0", "q4_0"];
 
 /** A running llama.cpp with its name in the table. */
 interface Program {
@@ -58,7 +60,7 @@ export async function compareSpeed(device: GpuDevice, options: SpeedOptions): Pr
       { name: "CPU", process: cpu },
     ];
     const rows: FormatSpeeds[] = [];
-    for (const format of FORMATS) {
+    for (const format of options.formats) {
       const file = join(files, `${format}.gguf`);
       await convertModel(model, { to: file, format, folder });
       const speeds = await measureFile(device, { file, format, programs, options });

@@ -14,6 +14,7 @@ Deno.test("parseLlamaCppArgs fills in what is not given", () => {
     tokens: 16,
     sequences: 8,
     repeats: 3,
+    formats: ["f32", "f16", "q8_0", "q4_0"],
     hasVulkan: true,
     isJson: true,
   });
@@ -36,6 +37,7 @@ Deno.test("parseLlamaCppArgs says what is wrong", () => {
     [[...NEEDED, "--speed", "--text", "book.txt"], "wanted either --text FILE or --speed"],
     [[...NEEDED, "--speed", "--repeats", "0"], '--repeats is "0", wanted a whole number from 1 on'],
     [[...NEEDED, "--text", "book.txt", "--positions", "many"], '--positions is "many"'],
+    [[...NEEDED, "--speed", "--formats", "f16,q5"], '--formats has "q5", wanted some of f32,f16,q8_0,q4_0'],
     [[...NEEDED, "--sped"], "Unknown option '--sped'"],
   ];
   for (const [args, message] of cases) assertThrows(() => parseLlamaCppArgs(args), UsageError, message);
