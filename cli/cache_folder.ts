@@ -1,5 +1,4 @@
-/** Where what can be made, or fetched, again is kept for the user. */
-import { join } from "@std/path";
+/** Where what can be made, or fetched, again is kept for the user. Imports nothing: see written_paths.ts. */
 
 /** The variables that decide, and the system. */
 export interface CacheEnvironment {
@@ -17,7 +16,7 @@ export function cacheFolder(
   const home = get("HOME");
   const usual = os === "windows"
     ? get("LOCALAPPDATA")
-    : home && (os === "darwin" ? join(home, "Library", "Caches") : join(home, ".cache"));
+    : home && (os === "darwin" ? `${home}/Library/Caches` : `${home}/.cache`);
   const cache = get("XDG_CACHE_HOME") || usual;
-  return cache ? join(cache, "mor") : null;
+  return cache ? `${cache.replace(/\/$/, "")}/mor` : null;
 }

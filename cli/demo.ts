@@ -13,6 +13,7 @@ import { loadModel, openNamedDevice } from "./session.ts";
 import { colorDepth, openTerminal, type Terminal } from "./terminal.ts";
 import { cadenceOf, flagsOf, mergeFlags, settingsOf } from "./train_flags.ts";
 import { runTraining } from "./train_run.ts";
+import { DEMO_FOLDER } from "./written_paths.ts";
 
 interface DemoOptions {
   readonly data: string;
@@ -22,9 +23,6 @@ interface DemoOptions {
 }
 
 const PRESET = "demo";
-
-/** Where the demo's checkpoint goes unless told; a demo there is replaced by the next one. */
-const DEFAULT_OUT = ".mor/demo";
 
 const PROMPTS = ["Call me ", "The whale ", "It was "];
 
@@ -41,7 +39,7 @@ export function demoCommand(): Command<any> {
     )
     .option("--data <file:string>", "The text; `deno task demo` brings Moby Dick.", { required: true })
     .option("--out <folder:string>", "Folder of the checkpoint; a demo in the default one is replaced.", {
-      default: DEFAULT_OUT,
+      default: DEMO_FOLDER,
     })
     .option("--steps <n:integer>", "Optimizer steps.", { default: 800 })
     .example("On a text of your own", "mor demo --data book.txt --out my-demo")
@@ -50,7 +48,7 @@ export function demoCommand(): Command<any> {
 
 async function demo({ data, out, steps, quiet }: DemoOptions): Promise<void> {
   const terminal = openTerminal({ quiet });
-  if (out === DEFAULT_OUT) await Deno.remove(out, { recursive: true }).catch(() => {});
+  if (out === DEMO_FOLDER) await Deno.remove(out, { recursive: true }).catch(() => {});
   if (await hasWeights(out)) {
     throw new ConfigError(`Cannot run the demo in ${out}: it holds a checkpoint; give another --out`);
   }

@@ -5,6 +5,7 @@ import type { Hub } from "../model/exchange/hub.ts";
 import { cacheFolder } from "./cache_folder.ts";
 import { openProgress } from "./progress.ts";
 import { openTerminal } from "./terminal.ts";
+import { CACHE_PARTS } from "./written_paths.ts";
 
 interface PullFlags {
   readonly out?: string | undefined;
@@ -81,5 +82,5 @@ function modelsFolder(): string {
   if (cache === null) {
     throw new ValidationError("There is no cache folder: neither XDG_CACHE_HOME nor HOME is set; give --out");
   }
-  return join(cache, "models");
+  return join(cache, CACHE_PARTS.models);
 }

@@ -1,7 +1,6 @@
 /** Names the program and gathers its subcommands. */
 import { Command } from "@cliffy/command";
 import { CompletionsCommand } from "@cliffy/command/completions";
-import denoConfig from "../deno.json" with { type: "json" };
 import { benchCommand } from "./bench.ts";
 import { demoCommand } from "./demo.ts";
 import { doctorCommand } from "./doctor.ts";
@@ -17,17 +16,18 @@ import { quantizeCommand } from "./quantize.ts";
 import { openTerminal } from "./terminal.ts";
 import { tokenizerCommand } from "./tokenizer.ts";
 import { trainCommand } from "./train.ts";
+import { VERSION } from "./version.ts";
 
 /** The whole command line. Errors are thrown, not printed. */
 // deno-lint-ignore no-explicit-any -- Cliffy's type of a command spells out every flag of every subcommand.
 export function rootCommand(): Command<any> {
   const command = new Command()
     .name("mor")
-    .version(denoConfig.version)
+    .version(VERSION)
     .description("Train and run Mixture-of-Recursions language models on any GPU.")
     .meta("Exit codes", "0 done, 1 failed, 2 wrong usage, 3 no adapter, 4 not enough memory, 130 interrupted")
     .globalOption("-q, --quiet", "Say nothing but results and errors.")
-    .globalOption("-v, --verbose", "Show the stack of an error.")
+    .globalOption("-v, --verbose", "Show the stack of an error; with --version, what the program is made of.")
     .help({ colors: openTerminal().hasColor })
     .throwErrors()
     .action(() => command.showHelp());

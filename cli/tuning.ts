@@ -19,6 +19,7 @@ import { cacheFolder } from "./cache_folder.ts";
 import { isFileError } from "./errors.ts";
 import type { Terminal } from "./terminal.ts";
 import { keepTuning, readTuning, TuningFileError, withTuningLock } from "./tuning_file.ts";
+import { CACHE_PARTS } from "./written_paths.ts";
 
 /** Says `off` where the defaults are wanted: by tests, or to compute the same on several machines. */
 const VARIABLE = "MOR_TUNING";
@@ -45,7 +46,7 @@ export interface MeasuredTuning {
 
 function usualPath(): string | null {
   const folder = cacheFolder();
-  return folder && join(folder, "tuning.json");
+  return folder && join(folder, CACHE_PARTS.tuning, "adapters.json");
 }
 
 /** @throws ValidationError for a value that means nothing. */

@@ -1,4 +1,6 @@
 /** What each kind of job may do; everything else is denied without a question. */
+import { cacheFolder } from "../cli/cache_folder.ts";
+import { commandOf, writtenPaths } from "../cli/written_paths.ts";
 
 /** Variables that the program and its packages read, and no others. */
 const PROGRAM_VARIABLES = [
@@ -16,15 +18,17 @@ const PROGRAM_VARIABLES = [
   "MOR_TUNING",
 ];
 
-/** Flags for main.ts whatever the command: any file the user names, no network, no other programs. */
+/** Flags for main.ts whatever the command: it reads any file the user names, has no network and no other programs. */
 export const PROGRAM_PERMISSIONS: readonly string[] = [
   "--no-prompt",
   "--allow-read",
-  "--allow-write",
   `--allow-env=${PROGRAM_VARIABLES.join(",")}`,
   // A software adapter's buffers are host memory: how much of it is free is asked before they are made.
   "--allow-sys=systemMemoryInfo",
 ];
+
+/** For commands whose arguments do not say what they write, and for a binary that has one set for all commands. */
+export const WRITE_ANYWHERE: readonly string[] = ["--allow-write"];
 
 /** The one command that uses the network. */
 export const NETWORK_COMMAND = "pull";
@@ -34,11 +38,6 @@ export const NETWORK_COMMAND = "pull";
  * hosts of its own choice, which change.
  */
 export const NETWORK_PERMISSIONS: readonly string[] = ["--allow-net", "--allow-env=HF_TOKEN,HF_ENDPOINT"];
-
-/** The command among the program's arguments; those before it can only be flags without a value. */
-export function commandOf(args: readonly string[]): string | undefined {
-  return args.find((arg) => !arg.startsWith("-"));
-}
 
 /** What `bench compare` gets besides to run another revision of the program: to check it out and to start it. */
 export const REVISION_PERMISSIONS: readonly string[] = ["--allow-run=deno,git"];
@@ -50,10 +49,40 @@ function comparesRevisions(args: readonly string[]): boolean {
     args.some((arg) => /(^|[\s=])--revision($|[\s=])/.test(arg));
 }
 
+/** Where the program will run. */
+export interface ProgramPlace {
+  /** Its working folder; this process's unless given. */
+  readonly cwd?: string | undefined;
+  /** Its variables; this process's unless given. */
+  readonly getEnv?: (name: "XDG_CACHE_HOME" | "LOCALAPPDATA" | "HOME") => string | undefined;
+}
+
 /** Flags for main.ts with these arguments. */
-export function programPermissions(args: readonly string[]): readonly string[] {
-  if (commandOf(args) === NETWORK_COMMAND) return [...PROGRAM_PERMISSIONS, ...NETWORK_PERMISSIONS];
-  return comparesRevisions(args) ? [...PROGRAM_PERMISSIONS, ...REVISION_PERMISSIONS] : PROGRAM_PERMISSIONS;
+export function programPermissions(args: readonly string[], place: ProgramPlace = {}): readonly string[] {
+  if (comparesRevisions(args)) return [...PROGRAM_PERMISSIONS, ...WRITE_ANYWHERE, ...REVISION_PERMISSIONS];
+  const network = commandOf(args) === NETWORK_COMMAND ? NETWORK_PERMISSIONS : [];
+  return [...PROGRAM_PERMISSIONS, ...writePermissions(args, place), ...network];
+}
+
+/** Writing to the outputs that the arguments name, and to the cache. */
+function writePermissions(
+  args: readonly string[],
+  { cwd = Deno.cwd(), getEnv = (name) => Deno.env.get(name) }: ProgramPlace,
+): readonly string[] {
+  const paths = writtenPaths(args, {
+    cache: cacheFolder({ os: Deno.build.os, get: getEnv }),
+    isFolder: (path) => isFolder(path.startsWith("/") ? path : `${cwd}/${path}`),
+  });
+  if (paths === null) return WRITE_ANYWHERE;
+  return paths.length > 0 ? [`--allow-write=${paths.join(",")}`] : [];
+}
+
+function isFolder(path: string): boolean {
+  try {
+    return Deno.statSync(path).isDirectory;
+  } catch {
+    return false;
+  }
 }
 
 /** Variables of the tests besides; MOR_TEST_SMOLLM2 is the path of a model that the repository does not hold. */

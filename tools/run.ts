@@ -4,10 +4,11 @@
  *
  * usage: deno run ... tools/run.ts mor|demo|test|bench|ok|compile|setup [arguments]
  */
+import { commandOf } from "../cli/written_paths.ts";
 import { ensureAdapter, gpuEnvironment } from "./adapter.ts";
 import { compileProgram } from "./compile.ts";
 import { choosePackages, type PackageRequest, type Packages, updateLocks, WORK_FOLDER } from "./packages.ts";
-import { commandOf, programPermissions } from "./permissions.ts";
+import { programPermissions } from "./permissions.ts";
 import { runProgram, say } from "./processes.ts";
 import { runTests, sourceFiles } from "./test_run.ts";
 
@@ -15,7 +16,7 @@ const PROGRAM = "main.ts";
 const BENCH = "tests/bench/bench.ts";
 const BOOK = `${WORK_FOLDER}/moby_dick.txt`;
 /** Sub-commands that compute on the GPU; `doctor` reports by itself that there is none. */
-const GPU_COMMANDS = ["train", "generate", "eval", "profile", "forward", "demo"];
+const GPU_COMMANDS = ["train", "generate", "eval", "profile", "bench", "forward", "demo"];
 /** Flags with which those compute nothing. */
 const IDLE_FLAGS = ["--help", "-h", "--dry-run"];
 /** Parts of the bench beside a peer, which runs in a process of its own. */
@@ -48,7 +49,7 @@ async function runFile(file: string, args: readonly string[], { request, cwd, pe
     "run",
     "-q",
     ...packageFlags,
-    ...programPermissions(args),
+    ...programPermissions(args, { cwd }),
     ...permissions,
     script,
     ...args,
@@ -126,8 +127,8 @@ async function runBench(args: readonly string[]): Promise<number> {
   );
 }
 
-async function runCompile(): Promise<number> {
-  return await compileProgram(PROGRAM, await choosePackages({ entries: [PROGRAM], isChatty: true }));
+async function runCompile(args: readonly string[]): Promise<number> {
+  return await compileProgram(args, await choosePackages({ entries: [PROGRAM], isChatty: true }));
 }
 
 async function runSetup(args: readonly string[]): Promise<number> {

@@ -32,6 +32,11 @@ export function readSummary(output: string): { passed: number; failed: number } 
   return last ? { passed: Number(last[1]), failed: Number(last[2]) } : null;
 }
 
+/** Files of tests that run at a time unless DENO_JOBS says: each opens the GPU, and most compile kernels on a core. */
+function jobs(): Record<string, string> {
+  return { DENO_JOBS: Deno.env.get("DENO_JOBS") ?? String(Math.min(4, navigator.hardwareConcurrency)) };
+}
+
 /** Runs `deno test`; its exit code is this one's. */
 export async function runTests({ packages, args, env }: TestRun): Promise<number> {
   const hasPath = (await Promise.all(args.map(isPath))).includes(true);
@@ -44,8 +49,15 @@ export async function runTests({ packages, args, env }: TestRun): Promise<number
   };
   // Deno sees a pipe, not the terminal behind it.
   const color = Deno.stdout.isTerminal() && !Deno.noColor ? { FORCE_COLOR: "1" } : {};
-  const command = ["deno", "test", ...packages.flags, ...TEST_PERMISSIONS, ...selected] as const;
-  const code = await runProgram([...command], { env: { ...env, ...color }, onOutput });
+  const command = [
+    "deno",
+    "test",
+    "--parallel",
+    ...packages.flags,
+    ...TEST_PERMISSIONS,
+    ...selected,
+  ] as const;
+  const code = await runProgram([...command], { env: { ...env, ...jobs(), ...color }, onOutput });
   // deno-lint-ignore no-control-regex -- colours stand between the words
   const summary = readSummary(tail.replaceAll(/\x1b\[[0-9;]*m/g, ""));
   // Tests that could not even start are a failure too.

@@ -1,10 +1,11 @@
 /** Vanilla models as GGUF files for llama.cpp. */
-import { basename, dirname } from "@std/path";
+import { basename } from "@std/path";
 import { elementCount } from "../../gpu/tensor.ts";
 import { ConfigError, type ModelConfig } from "../config.ts";
 import { convertNumbers } from "../files/convert_numbers.ts";
 import { announced, convertedFormats, convertedRows } from "../files/convert_weights.ts";
 import type { ExportOptions } from "./export_folder.ts";
+import { makeFolderOf } from "../files/whole_file.ts";
 import { ggufModelFields, ggufRopeFactors } from "../files/gguf_model_fields.ts";
 import { ggufName, ROPE_FACTORS, rowInGguf } from "../files/gguf_names.ts";
 import { ggufTokenizerFields } from "../text/gguf_tokenizer_fields.ts";
@@ -49,7 +50,7 @@ export async function exportGguf(
     ...table.map((weight) => weightSource(weights, { weight, config })),
   ];
   await checkPlace(out);
-  await Deno.mkdir(dirname(out), { recursive: true });
+  await makeFolderOf(out);
   await writeGguf(out, { metadata, tensors: announced(tensors, onWeight) });
 }
 

@@ -31,6 +31,13 @@ export async function replaceFile(
   await syncFolder(dirname(path));
 }
 
+/** Makes the folder that a file will lie in, where there is none: a folder that is there need not be writable by this. */
+export async function makeFolderOf(path: string): Promise<void> {
+  const folder = dirname(path);
+  const info = await Deno.stat(folder).catch(() => null);
+  if (!info?.isDirectory) await Deno.mkdir(folder, { recursive: true });
+}
+
 /** Makes a rename in the folder survive a power cut. Windows has no such call and needs none. */
 export async function syncFolder(path: string): Promise<void> {
   if (Deno.build.os === "windows") return;

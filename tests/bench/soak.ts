@@ -1,24 +1,17 @@
 /** A batch under load for a long time: `deno task bench soak [SECONDS]`, ten minutes unless told. */
 import type { GpuDevice } from "../../gpu/device.ts";
 import { formatBytes } from "../../gpu/memory.ts";
-import { tinyRecursiveConfig, tinyTokenRouter } from "../reference/tiny_model.ts";
 import { soak } from "../support/batch_soak.ts";
-import { roundedModel, uploadModel } from "../support/gpu_model.ts";
 import { print } from "./report.ts";
 
 const SECONDS = 600;
 
-/** Loads a small model's batch and says what became of its texts, its pages and its memory. */
+/** Loads a batch and says what became of its texts, its pages and its memory. */
 export async function benchSoak(
   device: GpuDevice,
   [seconds = String(SECONDS)]: readonly string[],
 ): Promise<void> {
-  const config = tinyRecursiveConfig({ sharing: "middle_cycle", numRecursions: 3, blockLayers: 2 }, {
-    router: tinyTokenRouter(),
-    maxPositionEmbeddings: 64,
-  });
-  const model = uploadModel(device, roundedModel(config, { seed: 26 }));
-  const report = await soak(device, model, { seconds: Number(seconds), seed: 1 });
+  const report = await soak(device, { seconds: Number(seconds), seed: 1 });
   print(
     `${seconds} s: ${report.texts} texts, ${report.cancelled} of them cancelled, ${report.tokens} tokens, ` +
       `${report.restarts} begun anew for want of pages; ${report.repeated} texts asked for again were the same; ` +

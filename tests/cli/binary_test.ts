@@ -2,6 +2,12 @@
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { join } from "@std/path";
 import { copyCheckout } from "../support/checkout.ts";
+import {
+  assertLeastPermissions,
+  permissionProbe,
+  preparePermissionProbe,
+  PROBED_ARGS,
+} from "../support/permission_probe.ts";
 import { corpus, folderTest, type Outcome, run } from "../support/program.ts";
 import { smallRun } from "../support/small_run.ts";
 
@@ -45,4 +51,32 @@ folderTest("dist/mor runs from another folder with next to no environment", asyn
   assertEquals([revisions.code, revisions.stdout], [2, ""]);
   assert(/^mor: Cannot compare revisions: .*checkout.*\n$/.test(revisions.stderr), revisions.stderr);
   assertEquals(Array.from(Deno.readDirSync(elsewhere!), ({ name }) => name), ["my model"]);
+
+  const version = await mor("--version", "--verbose");
+  assertEquals([version.code, version.stderr], [0, ""]);
+  assert(/^mor +\d+\.\d+\.\d+\ncommit +(unknown|[0-9a-f]{40}.*)\n/.test(version.stdout), version.stdout);
+  assert(/^zod +\d+\.\d+\.\d+$/m.test(version.stdout), version.stdout);
+  const [checksum] = (await Deno.readTextFile(`${binary}.sha256`)).split(" ");
+  const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", await Deno.readFile(binary)));
+  assertEquals(checksum, digest.toHex());
+
+  await checkPermissions({ home: home!, folder: elsewhere!, mor });
 });
+
+/** Puts the probe where the binary has unpacked its program, and starts the binary as for `generate`. */
+async function checkPermissions(
+  { home, folder, mor }: {
+    home: string;
+    folder: string;
+    mor: (...args: readonly string[]) => Promise<Outcome>;
+  },
+): Promise<void> {
+  const unpacked = join(home, ".cache", "mor", "bin");
+  const [{ name }] = Array.from(Deno.readDirSync(unpacked)) as [Deno.DirEntry];
+  await Deno.copyFile(permissionProbe, join(unpacked, name, "program", "entry.js"));
+  await Deno.remove(join(folder, "my model"), { recursive: true });
+  await preparePermissionProbe(folder);
+  const probed = await mor(...PROBED_ARGS);
+  assertEquals([probed.code, probed.stderr], [0, ""]);
+  assertLeastPermissions(probed.stdout, folder);
+}

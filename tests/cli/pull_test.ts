@@ -1,8 +1,6 @@
 /** `mor pull` as users run it, and which commands may use the network. */
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { join } from "@std/path";
-import { NETWORK_PERMISSIONS, PROGRAM_PERMISSIONS, programPermissions } from "../../tools/permissions.ts";
-import { selfExtractingHeader } from "../../tools/self_extracting.ts";
 import { COMMIT, type HubServer, serveHub } from "../support/hub_server.ts";
 import {
   assertFails,
@@ -67,7 +65,7 @@ folderTest("a killed pull goes on where it stopped", async (cache) => {
   await using hub = serveHub(MODEL, { files: FILES, answers: { "storage/model.safetensors": stalled } });
   const env = environment(hub, cache);
   const folder = join(cache, "mor", "models", "owner--small", COMMIT);
-  const killed = start(programCommand(["pull", SOURCE]), { env });
+  const killed = start(programCommand(["pull", SOURCE], { env }), { env });
   await waitFor(async () => {
     const name = namesIn(folder).find((name) => name.endsWith(".unfinished"));
     return (await Deno.stat(join(folder, name!))).size === half;
@@ -125,7 +123,9 @@ Deno.test({
     await using hub = serveHub(MODEL, { files: FILES });
     const env = environment(hub, cache);
     const limited = ["sh", "-c", 'trap "" XFSZ; ulimit -f 2000; exec "$@"', "sh"] as const;
-    const { code, stderr } = await run([...limited, ...programCommand(["pull", SOURCE, "-q"])], { env });
+    const { code, stderr } = await run([...limited, ...programCommand(["pull", SOURCE, "-q"], { env })], {
+      env,
+    });
     assertEquals([code, stderr.split("\n").length], [1, 2], stderr);
     for (const part of ["Cannot write", "model.safetensors", "goes on where it stopped"]) {
       assertStringIncludes(stderr, part);
@@ -134,37 +134,4 @@ Deno.test({
     assert(/^bytes=\d{6,}-$/.test(hub.requests.at(-1)!.range ?? ""), "the second pull began anew");
     await Deno.remove(cache, { recursive: true });
   },
-});
-
-Deno.test("only pull may use the network and read the token", () => {
-  for (const args of [["pull", "hf:a/b"], ["-q", "pull"], ["--verbose", "pull", "train"]]) {
-    assertEquals(programPermissions(args), [...PROGRAM_PERMISSIONS, ...NETWORK_PERMISSIONS]);
-  }
-  for (
-    const args of [[], ["train", "pull"], ["-q", "generate", "pull", "-p", "pull"], ["--help"], ["pulls"]]
-  ) {
-    assertEquals(programPermissions(args), PROGRAM_PERMISSIONS);
-  }
-  assert(!/allow-net|allow-all|HF_TOKEN/.test(PROGRAM_PERMISSIONS.join()), PROGRAM_PERMISSIONS.join());
-});
-
-folderTest("the self-extracting program gives only pull the network", async (cache) => {
-  // Where the archive would be unpacked stands a program that shows its arguments.
-  const unpacked = join(cache, "mor", "hash");
-  await Deno.mkdir(unpacked, { recursive: true });
-  await Deno.writeTextFile(join(unpacked, "deno"), '#!/bin/sh\nprintf "%s\\n" "$@"\n', { mode: 0o755 });
-  const script = join(cache, "mor.sh");
-  await Deno.writeTextFile(script, selfExtractingHeader("hash"));
-  for (
-    const args of [["pull", "hf:a/b c"], ["-q", "pull"], [], ["train", "pull"], ["generate", "-p", "pull"]]
-  ) {
-    const { stdout, stderr } = await run(["sh", script, ...args], { env: { XDG_CACHE_HOME: cache } });
-    assertEquals(stderr, "");
-    const shown = stdout.trimEnd().split("\n");
-    assertEquals(shown.slice(shown.indexOf("--no-npm") + 1), [
-      ...programPermissions(args),
-      join(unpacked, "mor.js"),
-      ...args,
-    ]);
-  }
 });

@@ -261,7 +261,7 @@ folderTest(
     // Packages, and kernels that the driver has compiled, stay where they are.
     const elsewhere = { DENO_DIR: denoDir, MESA_SHADER_CACHE_DIR: dirname(denoDir) };
     const env = { ...elsewhere, XDG_CACHE_HOME: cache, MOR_TUNING: "" };
-    const path = join(cache, "mor", "tuning.json");
+    const path = join(cache, "mor", "tuning", "adapters.json");
     const doctor = async (...flags: string[]): Promise<Doctor> =>
       JSON.parse((await morDone(["doctor", "--json", ...flags], { env })).stdout);
 
@@ -269,7 +269,7 @@ folderTest(
     assertEquals([before.tuning.measured, before.measurements], [null, undefined]);
     const { stdout, stderr } = await morDone(["doctor", "--json", "--tune"], { env });
     const { tuning, measurements = [] }: Doctor = JSON.parse(stdout);
-    assert(/^tuning: measured \d+ kernels in [\d.]+ s; kept in .*tuning\.json$/m.test(stderr), stderr);
+    assert(/^tuning: measured \d+ kernels in [\d.]+ s; kept in .*adapters\.json$/m.test(stderr), stderr);
     assertStringIncludes(stderr, path);
     for (const choice of Object.keys(choices) as (keyof Tuning)[]) {
       if (choice === "vectorRows") continue;

@@ -4,7 +4,9 @@ import type { GpuDevice } from "../../gpu/device.ts";
 import { BatchEngine } from "../../model/batching/batch_engine.ts";
 import type { BatchRequest } from "../../model/batching/batch_request.ts";
 import { GREEDY } from "../../model/sampling.ts";
+import { tinyRecursiveConfig, tinyTokenRouter } from "../reference/tiny_model.ts";
 import { type BatchModel, CAPACITY, leastBytes } from "./batch_workload.ts";
+import { roundedModel, uploadModel } from "./gpu_model.ts";
 import { createRandom } from "./random.ts";
 
 /** How a soak went. */
@@ -33,6 +35,15 @@ function bytesInUse(): number {
   return rss - heapTotal + heapUsed;
 }
 
+/** A small model whose texts go to all depths. */
+function soakModel(device: GpuDevice): BatchModel {
+  const config = tinyRecursiveConfig({ sharing: "middle_cycle", numRecursions: 3, blockLayers: 2 }, {
+    router: tinyTokenRouter(),
+    maxPositionEmbeddings: 64,
+  });
+  return uploadModel(device, roundedModel(config, { seed: 26 }));
+}
+
 /**
  * Loads a batch for some seconds. After each wave every page must be free and the device hold the bytes that it held
  * before, and a text that was asked for before must be the same again.
@@ -41,9 +52,9 @@ function bytesInUse(): number {
  */
 export async function soak(
   device: GpuDevice,
-  model: BatchModel,
   { seconds, seed }: { seconds: number; seed: number },
 ): Promise<SoakReport> {
+  const model = soakModel(device);
   const random = createRandom(seed);
   const { config } = model;
   const kinds = Array.from({ length: KINDS }, (_, kind): BatchRequest => {

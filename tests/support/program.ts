@@ -42,10 +42,20 @@ function isFile(path: string): boolean {
   }
 }
 
-/** `deno` and its arguments for the program with the given arguments. */
-export function programCommand(args: readonly string[]): [string, ...string[]] {
-  const flags = ["run", "-q", ...packageFlags(), ...programPermissions(args)];
+/** `deno` and its arguments for the program with the given arguments, in the place where it will run. */
+export function programCommand(
+  args: readonly string[],
+  { cwd, env = {}, clearEnv = false }: ProcessOptions = {},
+): [string, ...string[]] {
+  const getEnv = (name: string): string | undefined =>
+    env[name] ?? (clearEnv ? undefined : Deno.env.get(name));
+  const flags = ["run", "-q", ...packageFlags(), ...programPermissions(args, { cwd, getEnv })];
   return [Deno.execPath(), ...flags, join(root, "main.ts"), ...args];
+}
+
+/** `deno` and its arguments for a script of the tests, which gets no more than the program does. */
+export function scriptCommand(script: string, args: readonly string[]): [string, ...string[]] {
+  return [Deno.execPath(), "run", "-q", ...packageFlags(), ...programPermissions([]), script, ...args];
 }
 
 /**
@@ -88,7 +98,7 @@ export async function outcomeOf(child: Deno.ChildProcess): Promise<Outcome> {
 
 /** Runs `mor` with the given arguments. */
 export async function mor(args: readonly string[], options: ProcessOptions = {}): Promise<Outcome> {
-  return await run(programCommand(args), options);
+  return await run(programCommand(args, options), options);
 }
 
 /** Runs `mor`, which must succeed. */
