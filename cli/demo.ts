@@ -10,7 +10,7 @@ import { presetConfig } from "../model/presets.ts";
 import type { StepReport } from "../model/train.ts";
 import { byteTokenizer } from "../model/text/tokenizer.ts";
 import { loadModel, openNamedDevice } from "./session.ts";
-import { colorDepth, openTerminal, type Terminal } from "./terminal.ts";
+import { openTerminal, type Terminal } from "./terminal.ts";
 import { cadenceOf, flagsOf, mergeFlags, settingsOf } from "./train_flags.ts";
 import { runTraining } from "./train_run.ts";
 import { DEMO_FOLDER } from "./written_paths.ts";
@@ -131,11 +131,9 @@ function results(
 /** Three continuations; each token in the colour of the recursions that produced it. */
 async function passages(folder: string, terminal: Terminal): Promise<void> {
   const { device, config, weights } = await loadModel(folder, { terminal: { ...terminal, note: () => {} } });
-  const legend = [1, 2, 3].map((depth) =>
-    terminal.hasColor ? colorDepth(`depth ${depth}`, depth) : `depth ${depth}`
-  );
-  if (terminal.hasColor) terminal.out(`\nIt writes (${legend.join(", ")}):\n`);
-  else terminal.out("\nIt writes (on a terminal, in the colours of the depths):\n");
+  terminal.out(`\nIt writes (${terminal.hasColor ? "" : "on a terminal, in the colours of the depths: "}`);
+  for (const depth of [1, 2, 3]) terminal.out(`${depth === 1 ? "" : ", "}depth ${depth}`, depth);
+  terminal.out("):\n");
   for (const [seed, prompt] of PROMPTS.entries()) {
     const decoder = byteTokenizer.decoder();
     const depths: number[] = [];
@@ -151,7 +149,7 @@ async function passages(folder: string, terminal: Terminal): Promise<void> {
     ) {
       const text = decoder.push(id);
       depths.push(depth);
-      if (text !== "") terminal.out(terminal.hasColor ? colorDepth(text, depth) : text);
+      terminal.out(text, depth);
     }
     const mean = depths.reduce((sum, depth) => sum + depth, 0) / depths.length;
     terminal.out(`${decoder.flush()}\n  (mean depth ${mean.toFixed(2)})\n`);

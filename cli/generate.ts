@@ -1,4 +1,5 @@
 import { Command } from "@cliffy/command";
+import type { GpuDevice } from "../gpu/device.ts";
 import { chatTemplate } from "../model/text/chat_template.ts";
 import { openCheckpoint } from "../model/files/checkpoint_source.ts";
 import { ConfigError } from "../model/config.ts";
@@ -10,9 +11,10 @@ import { DTYPE_HELP, KV_DTYPE_HELP, kvDtypeFlag, matrixChoice } from "./dtype_fl
 import { InterruptedError } from "./errors.ts";
 import { checkGenerateFlags, type GenerateFlags, promptsFlags } from "./generate_flags.ts";
 import { BATCH_SIZE, finishPrompts, generatePrompts, planPrompts } from "./generate_prompts.ts";
+import { dropWriting } from "./permissions.ts";
 import { loadWeights, openNamedDevice } from "./session.ts";
 import { StoppedText } from "../model/text/stopped_text.ts";
-import { colorDepth, openTerminal, type Terminal } from "./terminal.ts";
+import { openTerminal, type Terminal } from "./terminal.ts";
 
 /** `mor generate`: continues a prompt. */
 // deno-lint-ignore no-explicit-any -- see root.ts
@@ -61,6 +63,10 @@ export function generateCommand(): Command<any> {
       "--depths",
       "Colour each token by the recursion steps that produced it; without colours, a list on stderr.",
     )
+    .option(
+      "--raw",
+      "Let the model's control characters through to a terminal, which otherwise shows pictures of them.",
+    )
     .option("--json", "Print one JSON object: the prompt's ids, text, tokens with depth and log-probability.")
     .option("--logprobs <k:integer>", "With --json, the k likeliest alternatives of each token.")
     .option(
@@ -96,7 +102,7 @@ async function run(flags: GenerateFlags, checkpoint: string): Promise<void> {
     const prompts = promptsFlags({ ...flags, prompts: flags.prompts });
     const plan = await planPrompts(prompts, { config, encode, terminal });
     if (plan.texts.length === 0) return await finishPrompts(prompts);
-    const device = await openNamedDevice(terminal);
+    const device = await openGenerationDevice(flags, terminal);
     const weights = await loadWeights(device, { source, choice, terminal });
     const model = { config, weights, tokenizer };
     await generatePrompts(device, model, { plan, flags: prompts, kvDtype, terminal });
@@ -106,7 +112,7 @@ async function run(flags: GenerateFlags, checkpoint: string): Promise<void> {
   const prompt = await readPrompt(flags);
   const promptIds = encode({ prompt });
   const room = tokenRoom(config, { prompt: promptIds });
-  const device = await openNamedDevice(terminal);
+  const device = await openGenerationDevice(flags, terminal);
   const weights = await loadWeights(device, { source, choice, terminal });
   const seed = flags.seed ?? crypto.getRandomValues(new Uint32Array(1))[0]!;
   terminal.note(`seed: ${seed}`);
@@ -134,6 +140,13 @@ async function run(flags: GenerateFlags, checkpoint: string): Promise<void> {
     );
   }
   device.close();
+}
+
+/** Opens the device, after which only results are written: without a file of them, nothing is any more. */
+async function openGenerationDevice({ out }: GenerateFlags, terminal: Terminal): Promise<GpuDevice> {
+  const device = await openNamedDevice(terminal);
+  if (out === undefined) await dropWriting();
+  return device;
 }
 
 async function readPrompt({ prompt, file }: GenerateFlags): Promise<string> {
@@ -177,10 +190,9 @@ async function write(
     isInterrupted = true;
   };
   Deno.addSignalListener("SIGINT", onSignal);
-  const isColored = flags.depths === true && terminal.hasColor;
 
   function emit(piece: string, depth: number): void {
-    if (piece !== "" && !flags.json) terminal.out(isColored ? colorDepth(piece, depth) : piece);
+    if (!flags.json) terminal.out(piece, flags.depths ? depth : undefined);
   }
   if (!flags.json && !flags.chat) terminal.out(prompt);
   const started = performance.now();
@@ -212,7 +224,7 @@ async function write(
     terminal.out(JSON.stringify(report) + "\n");
   } else {
     terminal.out("\n");
-    if (flags.depths && !isColored) terminal.note(`depths: ${depths.join(" ")}`);
+    if (flags.depths && !terminal.hasColor) terminal.note(`depths: ${depths.join(" ")}`);
     terminal.note(`${depths.length} tokens, ${(depths.length / seconds).toFixed(1)} tokens/s`);
   }
   if (isInterrupted) throw new InterruptedError("interrupted");

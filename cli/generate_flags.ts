@@ -20,6 +20,7 @@ export interface GenerateFlags {
   readonly stop?: string[] | undefined;
   readonly seed?: number | undefined;
   readonly depths?: boolean | undefined;
+  readonly raw?: boolean | undefined;
   readonly json?: boolean | undefined;
   readonly logprobs?: number | undefined;
   readonly dtype?: string | undefined;

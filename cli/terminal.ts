@@ -1,9 +1,13 @@
-/** Writing to the user: results on stdout, the rest on stderr, colours only where they are wanted. */
+/**
+ * Writing to the user: results on stdout, the rest on stderr, colours only where they are wanted. No control character
+ * of a text reaches a terminal; into a pipe or a file results go as they are.
+ */
+import { showControls } from "./control_characters.ts";
 
 /** What the shared flags and the streams allow. */
 export interface Terminal {
-  /** Results. */
-  readonly out: (text: string) => void;
+  /** Results; in the colour of a recursion depth, if one is given and colours are wanted. */
+  readonly out: (text: string, depth?: number) => void;
   /** Progress, notes and warnings; nothing with --quiet. */
   readonly note: (text: string) => void;
   /** Whether results may carry ANSI colours. */
@@ -29,21 +33,33 @@ function writeResult(text: string): void {
   }
 }
 
-export function openTerminal({ quiet = false }: { quiet?: boolean | undefined } = {}): Terminal {
+/**
+ * @param quiet Say nothing on stderr but errors.
+ * @param raw Let control characters of results through to a terminal.
+ */
+export function openTerminal(
+  { quiet = false, raw = false }: { quiet?: boolean | undefined; raw?: boolean | undefined } = {},
+): Terminal {
+  const isTerminal = Deno.stdout.isTerminal();
+  const hasColor = isTerminal && !Deno.env.get("NO_COLOR") && Deno.env.get("TERM") !== "dumb";
+  const shown = (text: string): string => isTerminal && !raw ? showControls(text) : text;
   return {
-    out: writeResult,
-    note: (text) => {
-      if (!quiet) writeAll(Deno.stderr, text + "\n");
+    out: (text, depth) => {
+      const isColored = hasColor && depth !== undefined && text !== "";
+      writeResult(isColored ? colorDepth(shown(text), depth) : shown(text));
     },
-    hasColor: Deno.stdout.isTerminal() && !Deno.env.get("NO_COLOR"),
+    note: (text) => {
+      if (!quiet) writeError(text);
+    },
+    hasColor,
     isInteractive: !quiet && Deno.stderr.isTerminal(),
     columns: terminalColumns(),
   };
 }
 
-/** One line for the user about what went wrong; --quiet does not hide it. */
+/** Lines for the user on stderr, with --quiet too. */
 export function writeError(text: string): void {
-  writeAll(Deno.stderr, text + "\n");
+  writeAll(Deno.stderr, showControls(text) + "\n");
 }
 
 function terminalColumns(): number {
@@ -58,6 +74,6 @@ function terminalColumns(): number {
 const DEPTH_COLORS = [90, 34, 32, 33, 31, 35];
 
 /** Text in the colour of a recursion depth. */
-export function colorDepth(text: string, depth: number): string {
+function colorDepth(text: string, depth: number): string {
   return `\x1b[${DEPTH_COLORS[Math.min(depth, DEPTH_COLORS.length - 1)]}m${text}\x1b[0m`;
 }
