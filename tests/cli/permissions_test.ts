@@ -1,6 +1,6 @@
 /** What a command may do: known from its arguments, the same in every way to start it, and no more than it needs. */
 import { assert, assertEquals } from "@std/assert";
-import { join } from "@std/path";
+import { fromFileUrl, join } from "@std/path";
 import { OUTPUT_FLAGS } from "../../cli/written_paths.ts";
 import { programPermissions } from "../../tools/permissions.ts";
 import { selfExtractingHeader } from "../../tools/self_extracting.ts";
@@ -154,31 +154,22 @@ folderTest(
   },
 );
 
-folderTest(
-  "with all permissions, as in a compiled binary, generate gives the network back",
-  async (folder) => {
-    const script = join(folder, "script.ts");
-    const states =
-      `["net", "import", "run", "ffi"].map((name) => Deno.permissions.querySync({ name }).state)`;
-    await Deno.writeTextFile(
-      script,
-      `import { dropPermissions } from ${JSON.stringify(import.meta.resolve("../../cli/permissions.ts"))};
-     await dropPermissions(Deno.args);
-     console.log(JSON.stringify(${states}));`,
-    );
-    const statesOf = async (...args: string[]): Promise<string[]> => {
-      const command = [
-        Deno.execPath(),
-        "run",
-        "-q",
-        "--no-config",
-        "--no-lock",
-        "--no-prompt",
-        "--allow-net",
-      ] as const;
-      return JSON.parse((await run([...command, "--allow-read", script, ...args])).stdout);
-    };
-    assertEquals(await statesOf("generate", "m"), ["prompt", "prompt", "prompt", "prompt"]);
-    assertEquals((await statesOf("pull", "hf:a/b"))[0], "granted");
-  },
-);
+Deno.test("with all permissions, as in a compiled binary, generate gives up network and writing", async () => {
+  const script = fromFileUrl(new URL("../support/dropped_permissions.ts", import.meta.url));
+  const statesOf = async (...args: string[]): Promise<string[][]> => {
+    const flags = [
+      "-q",
+      "--no-config",
+      "--no-lock",
+      "--no-prompt",
+      "--allow-net",
+      "--allow-read",
+      "--allow-write",
+    ];
+    return JSON.parse((await run([Deno.execPath(), "run", ...flags, script, ...args])).stdout);
+  };
+  // Network, import, run, ffi, write; "prompt" is a refusal where nobody is asked.
+  const [no, yes] = ["prompt", "granted"] as const;
+  assertEquals(await statesOf("generate", "m"), [[no, no, no, no, yes], [no, no, no, no, no]]);
+  assertEquals(await statesOf("pull", "hf:a/b"), [[yes, no, no, no, yes], [yes, no, no, no, no]]);
+});
