@@ -1,7 +1,7 @@
 /** dist/mor, the file that runs without Deno: made by the task in a copy of the checkout, run from another folder. */
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { join } from "@std/path";
-import { copyCheckout } from "../support/checkout.ts";
+import { compileBinary } from "../support/binary.ts";
 import {
   assertLeastPermissions,
   permissionProbe,
@@ -11,19 +11,10 @@ import {
 import { corpus, folderTest, type Outcome, run } from "../support/program.ts";
 import { smallRun } from "../support/small_run.ts";
 
-/** Makes the binary where the checkout and its dist/ stay as they are. */
-async function compile(folder: string): Promise<string> {
-  await copyCheckout(folder);
-  const { code, stderr } = await run([Deno.execPath(), "task", "compile"], { cwd: folder });
-  assertEquals(code, 0, `dist/mor cannot be made here: ${stderr}`);
-  assertStringIncludes(stderr, "compile: made dist/mor");
-  return join(folder, "dist", Deno.build.os === "windows" ? "mor.exe" : "mor");
-}
-
 folderTest("dist/mor runs from another folder with next to no environment", async (folder) => {
   const [checkout, home, elsewhere] = ["checkout", "home", "else where"].map((name) => join(folder, name));
   for (const made of [checkout, home, elsewhere]) await Deno.mkdir(made!);
-  const binary = await compile(checkout!);
+  const binary = await compileBinary(checkout!);
   const env = { PATH: Deno.env.get("PATH") ?? "", HOME: home! };
   const mor = (...args: readonly string[]): Promise<Outcome> =>
     // The tests may start shells, not files that they have just made.

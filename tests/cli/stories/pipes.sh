@@ -1,0 +1,35 @@
+# Results go into pipes, prompts come out of them.
+. "${0%/*}/story.sh"
+short="-n 5 --temperature 0 -q"
+
+# A prompt from the command line, a pipe, a here-document and a file gives one and the same text.
+text=$(mor generate "$MODEL" -p "Call me" $short)
+same "${text:0:7}" "Call me" "the text begins with the prompt"
+same "$(printf 'Call me' | mor generate "$MODEL" -p - $short)" "$text" "from a pipe"
+same "$(mor generate "$MODEL" -p "$(cat <<<'Call me')" $short)" "$text" "from a here-string"
+printf 'Call me' >prompt.txt
+same "$(mor generate "$MODEL" -f prompt.txt $short)" "$text" "from a file"
+mor generate "$MODEL" -p - $short <<'PROMPT' >here.txt
+Two lines,
+then a third
+PROMPT
+same "$(head -n 2 here.txt)" $'Two lines,\nthen a third' "a here-document keeps its lines"
+
+# Whoever stops reading has enough: no error, and the rest of the pipe gets its bytes.
+same "$(mor generate "$MODEL" -p "Call me" -n 2000 -q 2>broken.txt | head -c 7)" "Call me" "head"
+[ ! -s broken.txt ] || fail "a broken pipe is complained of: $(cat broken.txt)"
+
+# Loops, xargs and jq.
+printf 'a whale\nthe sea\n' >lines.txt
+while read -r line; do
+  mor generate "$MODEL" -p "$line" $short </dev/null
+done <lines.txt >loop.txt
+xargs -I{} mor generate "$MODEL" -p {} $short <lines.txt >xargs.txt
+cmp loop.txt xargs.txt
+jq -cR '{prompt: .}' lines.txt | mor generate "$MODEL" --prompts - --in-order $short >results.jsonl
+same "$(jq -r .prompt results.jsonl)" "$(cat lines.txt)" "prompts come back"
+same "$(jq -r '.prompt + .text' results.jsonl)" "$(cat loop.txt)" "many prompts at once are what each is alone"
+mor inspect tiny --json | jq -e '.parameters > 0' >/dev/null
+mor eval "$MODEL" --data "$CORPUS" --max-tokens 64 --json -q | jq -e '.routings.causal.loss > 0' >/dev/null
+mor doctor --json | jq -e .description >/dev/null
+mor generate "$MODEL" -p "x" -n 2 --json -q | jq -e '.tokens | length == 2' >/dev/null
