@@ -1,5 +1,5 @@
 # What the stories share. Each runs in an empty folder with `mor` on the path; $MODEL is a small checkpoint, $CORPUS a
-# text of a few kB, $WAY how the program is started: binary or task.
+# text of a few kB.
 set -euo pipefail
 trap 'echo "failed: line $LINENO of ${0##*/}: $BASH_COMMAND" >&2' ERR
 
