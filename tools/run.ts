@@ -8,7 +8,7 @@ import { commandOf } from "../cli/written_paths.ts";
 import { ensureAdapter, gpuEnvironment } from "./adapter.ts";
 import { compileProgram } from "./compile.ts";
 import { choosePackages, type PackageRequest, type Packages, updateLocks, WORK_FOLDER } from "./packages.ts";
-import { programPermissions } from "./permissions.ts";
+import { PROGRAM_PERMISSIONS, programPermissions, WRITE_ANYWHERE } from "./permissions.ts";
 import { runProgram, say } from "./processes.ts";
 import { runTests, sourceFiles } from "./test_run.ts";
 
@@ -19,8 +19,12 @@ const BOOK = `${WORK_FOLDER}/moby_dick.txt`;
 const GPU_COMMANDS = ["train", "generate", "eval", "profile", "bench", "forward", "demo"];
 /** Flags with which those compute nothing. */
 const IDLE_FLAGS = ["--help", "-h", "--dry-run"];
-/** Parts of the bench beside a peer, which runs in a process of its own. */
-const PEER_PARTS = ["llama-cpp", "jax-js"];
+/** Parts of the bench that start another program: a peer in a process of its own, or the binary. */
+const BENCH_PROGRAMS: Readonly<Record<string, string>> = {
+  "llama-cpp": Deno.execPath(),
+  "jax-js": Deno.execPath(),
+  start: `${Deno.cwd()}/dist/mor`,
+};
 
 type Task = (args: readonly string[]) => Promise<number>;
 
@@ -33,11 +37,10 @@ async function inOrder(...steps: readonly (() => Promise<number>)[]): Promise<nu
   return 0;
 }
 
-async function runFile(file: string, args: readonly string[], { request, cwd, permissions = [] }: {
+async function runFile(file: string, args: readonly string[], { request, cwd, permissions }: {
   request: PackageRequest;
   cwd?: string | undefined;
-  /** Beside those of the program. */
-  permissions?: readonly string[];
+  permissions: readonly string[];
 }): Promise<number> {
   const { flags } = await choosePackages(request);
   const absolute = [file, ...flags].map((part) =>
@@ -49,7 +52,6 @@ async function runFile(file: string, args: readonly string[], { request, cwd, pe
     "run",
     "-q",
     ...packageFlags,
-    ...programPermissions(args, { cwd }),
     ...permissions,
     script,
     ...args,
@@ -64,11 +66,13 @@ function userFolder(): string | undefined {
 }
 
 async function runMor(args: readonly string[]): Promise<number> {
+  const cwd = userFolder();
+  const permissions = programPermissions(args, { cwd });
   const isIdle = args.some((arg) => IDLE_FLAGS.includes(arg));
   const needsAdapter = !isIdle && GPU_COMMANDS.includes(commandOf(args) ?? "");
   return await inOrder(
     async () => needsAdapter ? await ensureAdapter() : 0,
-    () => runFile(PROGRAM, args, { request: { entries: [PROGRAM], isChatty: false }, cwd: userFolder() }),
+    () => runFile(PROGRAM, args, { request: { entries: [PROGRAM], isChatty: false }, cwd, permissions }),
   );
 }
 
@@ -82,11 +86,12 @@ async function writeBook(): Promise<number> {
 
 async function runDemo(args: readonly string[]): Promise<number> {
   const hasData = args.some((arg) => arg === "--data" || arg.startsWith("--data="));
-  const data = hasData ? [] : ["--data", BOOK];
+  const program = ["demo", ...hasData ? [] : ["--data", BOOK], ...args];
+  const permissions = programPermissions(program);
   return await inOrder(
     ensureAdapter,
     async () => hasData ? 0 : await writeBook(),
-    () => runFile(PROGRAM, ["demo", ...data, ...args], { request: { entries: [PROGRAM], isChatty: false } }),
+    () => runFile(PROGRAM, program, { request: { entries: [PROGRAM], isChatty: false }, permissions }),
   );
 }
 
@@ -116,13 +121,19 @@ async function runOk(args: readonly string[]): Promise<number> {
 }
 
 async function runBench(args: readonly string[]): Promise<number> {
+  const part = args[0] ?? "";
+  const program = Object.hasOwn(BENCH_PROGRAMS, part) ? BENCH_PROGRAMS[part] : undefined;
   return await inOrder(
     ensureAdapter,
     async () => args.includes("routers") ? await writeBook() : 0,
     () =>
       runFile(BENCH, args, {
         request: { entries: [BENCH], isChatty: true },
-        permissions: PEER_PARTS.includes(args[0] ?? "") ? [`--allow-run=${Deno.execPath()}`] : [],
+        permissions: [
+          ...PROGRAM_PERMISSIONS,
+          ...WRITE_ANYWHERE,
+          ...program ? [`--allow-run=${program}`] : [],
+        ],
       }),
   );
 }

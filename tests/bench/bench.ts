@@ -6,7 +6,7 @@
  * stored as f32 and as f16; they run only when named.
  *
  * Some parts take arguments of their own and run alone: `quantization` (what fewer bits cost and bring), `loading`
- * (memory and time), `soak` (a batch under load for ten minutes), `llama-cpp` and `jax-js` (side by side with
+ * (memory and time), `soak` (a batch under load for ten minutes), `start` (of the binary), `llama-cpp` and `jax-js` (side by side with
  * llama.cpp and with jax-js).
  */
 import { openTerminal } from "../../cli/terminal.ts";
@@ -22,6 +22,7 @@ import { benchQuantization } from "./quantization.ts";
 import { print } from "./report.ts";
 import { compareRouters } from "./routers.ts";
 import { benchSoak } from "./soak.ts";
+import { benchStart } from "./start.ts";
 import { benchTraining } from "./training.ts";
 
 const PARTS: Readonly<Record<string, (device: GpuDevice) => Promise<void>>> = {
@@ -40,6 +41,7 @@ const ALONE: Readonly<Record<string, (args: readonly string[]) => Promise<number
   soak: (args) => withDevice("soak", (device) => benchSoak(device, args)),
   "llama-cpp": runLlamaCpp,
   "jax-js": runJaxJs,
+  start: benchStart,
 };
 
 /** Runs a part with a device of its own: none inherits compiled kernels or memory. */
