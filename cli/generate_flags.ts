@@ -45,7 +45,6 @@ export function checkGenerateFlags(
     chat,
     system,
     seed,
-    stop,
     count,
     temperature,
     topK,
@@ -84,7 +83,6 @@ export function checkGenerateFlags(
   check(minP >= 0 && minP <= 1, `--min-p is ${minP}, wanted 0 to 1`);
   check(repeatPenalty > 0, `--repeat-penalty is ${repeatPenalty}, wanted above 0`);
   check(seed === undefined || seed >= 0 && seed < 2 ** 32, `--seed is ${seed}, wanted 0 to ${2 ** 32 - 1}`);
-  check(!stop?.includes(""), "--stop is empty, wanted a text");
   check(system === undefined || chat === true, "--system needs --chat");
   check(logprobs === undefined || json === true, "--logprobs needs --json");
   check(logprobs === undefined || logprobs >= 0, `--logprobs is ${logprobs}, wanted 0 or more`);

@@ -26,7 +26,7 @@ refuses 1 'long.jsonl' mor generate "$MODEL" --prompts long.jsonl
 
 # Empty ones.
 : >empty.txt
-refuses 1 'empty prompt' mor generate "$MODEL" -p ""
+refuses 2 '-p is empty' mor generate "$MODEL" -p ""
 refuses 1 'empty prompt' mor generate "$MODEL" -p - </dev/null
 refuses 1 'empty.txt' mor train --model tiny --data empty.txt --out run
 refuses 1 'empty.txt' mor generate "$MODEL" --prompts empty.txt
