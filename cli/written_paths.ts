@@ -35,7 +35,7 @@ export function outputsOf(args: readonly string[]): string[] {
  * a path with a comma is two paths to Deno.
  *
  * @param cache The program's folder in the user's cache, null if there is none.
- * @param isFolder Whether a path is a folder that is there; where an output's folder is not, it is made.
+ * @param isFolder Whether a path is a folder that is there; "." and "/" always are.
  */
 export function writtenPaths(
   args: readonly string[],
@@ -70,10 +70,17 @@ function configBeside(path: string): string {
   return `${path.slice(0, path.lastIndexOf("/") + 1)}tokenizer_config.json`;
 }
 
-/** An output and its names in the making; see `replaceFile` and `makeModelFolder`. */
+/** An output, its names in the making (see `replaceFile` and `makeModelFolder`), and what has to be made above it. */
 function outputPaths(path: string, { isFolder }: { isFolder: (path: string) => boolean }): string[] {
   const name = path.lastIndexOf("/") + 1;
-  const folder = name === 0 ? "." : name === 1 ? "/" : path.slice(0, name - 1);
   const unfinished = [`${path}.unfinished`, `${path.slice(0, name)}.${path.slice(name)}.unfinished`];
-  return [path, ...unfinished, ...isFolder(folder) ? [] : [folder]];
+  let missing: string | null = null;
+  for (let folder = folderOf(path); !isFolder(folder); folder = folderOf(folder)) missing = folder;
+  return [path, ...unfinished, ...missing === null ? [] : [missing]];
+}
+
+/** `a/b` of `a/b/c`, "." of a name alone. */
+function folderOf(path: string): string {
+  const slash = path.replace(/\/+$/, "").lastIndexOf("/");
+  return slash < 0 ? "." : path.slice(0, slash).replace(/\/+$/, "") || "/";
 }

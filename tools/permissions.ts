@@ -71,7 +71,8 @@ function writePermissions(
 ): readonly string[] {
   const paths = writtenPaths(args, {
     cache: cacheFolder({ os: Deno.build.os, get: getEnv }),
-    isFolder: (path) => isFolder(path.startsWith("/") ? path : `${cwd}/${path}`),
+    isFolder: (path) =>
+      path === "." || path === "/" || isFolder(path.startsWith("/") ? path : `${cwd}/${path}`),
   });
   if (paths === null) return WRITE_ANYWHERE;
   return paths.length > 0 ? [`--allow-write=${paths.join(",")}`] : [];

@@ -59,12 +59,17 @@ output() {
     */*) prefix=${path%/*}/ ;;
     *) prefix= ;;
   esac
-  folder=${prefix%/}
-  case $prefix in '') folder=. ;; /) folder=/ ;; esac
   add "$path"
   add "$path.unfinished"
   add "$prefix.${path##*/}.unfinished"
-  [ -d "$folder" ] || add "$folder"
+  # Of the folders above it that are not there, the topmost.
+  folder=$prefix missing=
+  while [ -n "$folder" ] && [ ! -d "$folder" ]; do
+    while [ "$folder" != "${folder%/}" ]; do folder=${folder%/}; done
+    missing=$folder
+    case $folder in */*) folder=${folder%/*}/ ;; *) folder= ;; esac
+  done
+  [ -z "$missing" ] || add "$missing"
 }
 outputs() {
   output "$1"

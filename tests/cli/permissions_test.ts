@@ -40,6 +40,10 @@ folderTest("a command may write its outputs, and its tuning, alone", async (fold
       ...["new/a.html", "new/a.html.unfinished", "new/.a.html.unfinished", "new"],
       ...["t", "t.unfinished", ".t.unfinished", tuning],
     ]],
+    [["import", "x", "--out", "new/er/est"], [
+      ...["new/er/est", "new/er/est.unfinished", "new/er/.est.unfinished", "new"],
+      tuning,
+    ]],
     [["pull", "hf:a/b"], ["/cache/mor/models", tuning]],
     [["demo", "--data", "x"], [".mor/demo", ".mor/demo.unfinished", ".mor/.demo.unfinished", ".mor", tuning]],
     [["tokenizer", "train", "--out", "/t.json"], [
