@@ -17,7 +17,7 @@ export class MetricsLog {
   /** Opens the log; of an earlier one, the lines up to the step that the run goes on from stay. */
   static async open(folder: string, { resumedStep }: { resumedStep: number }): Promise<MetricsLog> {
     const path = join(folder, FILE);
-    const earlier = resumedStep > 0 ? await Deno.readTextFile(path).catch(() => "") : "";
+    const earlier = resumedStep > 0 ? await earlierText(path) : "";
     const kept = earlier.split("\n").filter((line) => stepOf(line) <= resumedStep);
     const text = kept.map((line) => line + "\n").join("");
     await replaceFile(path, { write: (file) => writeAll(file, new TextEncoder().encode(text)) });
@@ -28,12 +28,25 @@ export class MetricsLog {
     this.#file.writeSync(new TextEncoder().encode(JSON.stringify(metricsOf(report, tokensPerSecond)) + "\n"));
   }
 
+  /** Makes the lines so far survive a power cut: those of a checkpoint's steps are to be there when it is. */
+  async sync(): Promise<void> {
+    await this.#file.sync();
+  }
+
   [Symbol.dispose](): void {
     this.#file.close();
   }
 }
 
-/** Infinity for a line that a killed run left unfinished. */
+/** Nothing where there is no log: whoever resumes a run may have removed it. */
+async function earlierText(path: string): Promise<string> {
+  return await Deno.readTextFile(path).catch((error) => {
+    if (error instanceof Deno.errors.NotFound) return "";
+    throw error;
+  });
+}
+
+/** Infinity for a line that a killed run left unfinished, or that a power cut left holes in. */
 function stepOf(line: string): number {
   try {
     return Number(JSON.parse(line).step);

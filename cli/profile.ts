@@ -1,7 +1,8 @@
 import { Command, ValidationError } from "@cliffy/command";
+import { dirname } from "@std/path";
 import { measureCeilings } from "../gpu/ceilings.ts";
 import { readbackMode } from "../gpu/readback.ts";
-import { makeFolderOf, writeText } from "../model/files/whole_file.ts";
+import { makeFolder, writeText } from "../model/files/whole_file.ts";
 import { profileInference, type ProfileOptions, profileTraining } from "../model/profile.ts";
 import { allocateTraining } from "../model/training.ts";
 import { type ProfileReport, reportJson } from "./profile_report.ts";
@@ -60,7 +61,7 @@ async function run(flags: ProfileFlags, model: string): Promise<void> {
   const form = reportForm(flags);
   const choice = checkWork(flags, model);
   for (const path of [flags.trace, flags.html]) {
-    if (path !== undefined) await makeFolderOf(path);
+    if (path !== undefined) await makeFolder(dirname(path));
   }
   const terminal = openTerminal(flags);
   const config = await configOf(model);

@@ -6,7 +6,7 @@ import { type BpeVocabulary, trainBpe } from "../model/text/bpe_trainer.ts";
 import { countWords } from "../model/text/bpe_words.ts";
 import { ConfigError } from "../model/config.ts";
 import { dataBytes, DataError, readDocuments } from "../model/text/documents.ts";
-import { makeFolderOf, writeJson } from "../model/files/whole_file.ts";
+import { makeFolder, writeJson } from "../model/files/whole_file.ts";
 import { InterruptedError } from "./errors.ts";
 import { openProgress } from "./progress.ts";
 import { openTerminal, type Terminal } from "./terminal.ts";
@@ -85,7 +85,7 @@ async function train(flags: TokenizerTrainFlags): Promise<void> {
     const pause = createPause(interrupt.signal);
     const words = await readWords(flags, { terminal, pause });
     const vocabulary = await learn(words, { flags, specialTokens, terminal, pause });
-    await makeFolderOf(path);
+    await makeFolder(dirname(path));
     await writeJson(configPath, bpeTokenizerConfig({ endOfText: END_OF_TEXT, others }));
     await writeJson(path, bpeTokenizerJson(vocabulary, { specialTokens }));
     terminal.note(`saved in ${path}: ${summary(vocabulary, flags)}`);

@@ -101,6 +101,7 @@ export async function runTraining(
           `interrupted at step ${report.step}, saved in ${folder}; --resume goes on`,
         );
       } else {
+        await log!.sync();
         speed.start();
       }
     }

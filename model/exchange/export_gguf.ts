@@ -1,11 +1,10 @@
 /** Vanilla models as GGUF files for llama.cpp. */
-import { basename } from "@std/path";
+import { basename, dirname } from "@std/path";
 import { elementCount } from "../../gpu/tensor.ts";
 import { ConfigError, type ModelConfig } from "../config.ts";
 import { convertNumbers } from "../files/convert_numbers.ts";
 import { announced, convertedFormats, convertedRows } from "../files/convert_weights.ts";
 import type { ExportOptions } from "./export_folder.ts";
-import { makeFolderOf } from "../files/whole_file.ts";
 import { ggufModelFields, ggufRopeFactors } from "../files/gguf_model_fields.ts";
 import { ggufName, ROPE_FACTORS, rowInGguf } from "../files/gguf_names.ts";
 import { ggufTokenizerFields } from "../text/gguf_tokenizer_fields.ts";
@@ -13,6 +12,7 @@ import { type GgufSource, writeGguf } from "../files/gguf_writer.ts";
 import { type EncodedFormat, encodeNumbers, type NumberFormat } from "../files/number_formats.ts";
 import { type ParameterSpec, parameterTable } from "../parameters.ts";
 import { storedFormat, type WeightFile } from "../files/weight_file.ts";
+import { makeFolder } from "../files/whole_file.ts";
 
 /** A weight with its format in the file. */
 interface ExportedWeight {
@@ -50,7 +50,7 @@ export async function exportGguf(
     ...table.map((weight) => weightSource(weights, { weight, config })),
   ];
   await checkPlace(out);
-  await makeFolderOf(out);
+  await makeFolder(dirname(out));
   await writeGguf(out, { metadata, tensors: announced(tensors, onWeight) });
 }
 

@@ -9,7 +9,7 @@ import { join } from "@std/path";
 import type { GpuDevice } from "../../gpu/device.ts";
 import type { ModelConfig } from "../config.ts";
 import { modelConfigToJson, parseModelConfigText } from "../config_file.ts";
-import { writeJson } from "./whole_file.ts";
+import { makeFolder, writeJson } from "./whole_file.ts";
 import type { OptimizerState } from "../optimizer.ts";
 import type { ParameterLayout, ParameterViews } from "../parameter_layout.ts";
 import { CheckpointError, SafetensorsFile } from "./safetensors.ts";
@@ -57,7 +57,7 @@ export async function createCheckpointFolder(
   folder: string,
   { config, tokenizer }: { config: ModelConfig; tokenizer: TokenizerSource },
 ): Promise<void> {
-  await Deno.mkdir(join(folder, TRAINING), { recursive: true });
+  await makeFolder(join(folder, TRAINING));
   await writeTokenizerFiles(folder, tokenizer);
   await writeConfig(folder, config);
 }

@@ -3,7 +3,7 @@ import { dirname, resolve } from "@std/path";
 import { BLOCK_LENGTH } from "../../gpu/packed_matrix.ts";
 import { ConfigError, type ModelConfig } from "../config.ts";
 import type { SafetensorsFormat } from "./safetensors_writer.ts";
-import { syncFolder } from "./whole_file.ts";
+import { makeFolder, syncFolder } from "./whole_file.ts";
 
 /**
  * Makes a model's folder: under another name until everything is in it, so that it is there whole or not at all.
@@ -24,7 +24,7 @@ export async function makeModelFolder(
   // What a killed run left.
   if (await isFolder(unfinished)) await Deno.remove(unfinished, { recursive: true });
   try {
-    await Deno.mkdir(unfinished, { recursive: true });
+    await makeFolder(unfinished);
     await fill(unfinished);
     if (isThere) await Deno.remove(path);
     await Deno.rename(unfinished, path);

@@ -1,5 +1,5 @@
 /** Files that are written whole or not at all. */
-import { basename, dirname, join } from "@std/path";
+import { basename, dirname, join, resolve } from "@std/path";
 
 /** Suffix of files in the making; what a killed run leaves under it is never read. */
 const UNFINISHED = ".unfinished";
@@ -31,11 +31,19 @@ export async function replaceFile(
   await syncFolder(dirname(path));
 }
 
-/** Makes the folder that a file will lie in, where there is none: a folder that is there need not be writable by this. */
-export async function makeFolderOf(path: string): Promise<void> {
-  const folder = dirname(path);
-  const info = await Deno.stat(folder).catch(() => null);
-  if (!info?.isDirectory) await Deno.mkdir(folder, { recursive: true });
+/**
+ * Makes a folder, and those above it that are not there, so that they survive a power cut: a folder that was synced is
+ * lost all the same if the one that holds its name was not.
+ */
+export async function makeFolder(folder: string): Promise<void> {
+  const path = resolve(folder);
+  const isThere = await Deno.stat(path).then(({ isDirectory }) => isDirectory, () => false);
+  if (isThere) return;
+  const parent = dirname(path);
+  if (parent !== path) await makeFolder(parent);
+  // Another process may make it meanwhile.
+  await Deno.mkdir(path, { recursive: true });
+  await syncFolder(parent);
 }
 
 /** Makes a rename in the folder survive a power cut. Windows has no such call and needs none. */
@@ -45,6 +53,7 @@ export async function syncFolder(path: string): Promise<void> {
   await folder.sync();
 }
 
+/** Writes all bytes at the file's current place. */
 export async function writeAll(file: Deno.FsFile, bytes: Uint8Array): Promise<void> {
   for (let written = 0; written < bytes.length;) written += await file.write(bytes.subarray(written));
 }

@@ -1,9 +1,11 @@
 /**
  * Results in a JSONL file, one whole line a text: a run that is killed leaves at most the beginning of its last line, and
- * the next one goes on after the lines that are whole.
+ * the next one goes on after the lines that are whole. A power cut may besides leave zeros where lines had been written:
+ * then it goes on before the first of those.
  */
+import { dirname } from "@std/path";
 import { parseJson } from "../files/json_text.ts";
-import { replaceFile, writeAll } from "../files/whole_file.ts";
+import { replaceFile, syncFolder, writeAll } from "../files/whole_file.ts";
 import { DataError, utf8Decoder } from "./documents.ts";
 
 /** What a result says of its prompt. */
@@ -19,11 +21,13 @@ export interface DoneResults {
   readonly done: readonly ResultKey[];
   /** Bytes of its whole lines. */
   readonly bytes: number;
-  /** Bytes of an unfinished line after them. */
+  /** Bytes after them: an unfinished line, and what a power cut left after a hole. */
   readonly cut: number;
 }
 
 const LINE_FEED = 10;
+const OPENING_BRACE = 123;
+const FIRST_PRINTABLE = 32;
 
 const NOTHING: DoneResults = { done: [], bytes: 0, cut: 0 };
 
@@ -43,10 +47,26 @@ export async function readResults(path: string, { resume }: { resume: boolean })
       `Cannot write ${path}: it is there already; give --resume to go on with it, or another --out`,
     );
   }
-  const lines = [...wholeLines(file)];
+  // JSON has no such byte: from there on nothing has reached the disk for sure.
+  const hole = file.indexOf(0);
+  const written = hole < 0 ? file : file.subarray(0, hole);
+  const lines = [...wholeLines(written)];
   const done = lines.map((line, i) => keyOf(line, { path, number: i + 1 }));
-  const bytes = file.lastIndexOf(LINE_FEED) + 1;
+  const bytes = written.lastIndexOf(LINE_FEED) + 1;
+  if (!isUnfinished(file.subarray(bytes))) {
+    throw new DataError(
+      `Cannot go on with ${path}: what follows its first ${bytes} bytes is no result of mor generate --prompts`,
+    );
+  }
   return { done, bytes, cut: file.length - bytes };
+}
+
+/** Whether bytes may be what became of results: the beginning of one, or a hole, and no byte that JSON text never has. */
+function isUnfinished(bytes: Uint8Array): boolean {
+  const [first] = bytes;
+  return bytes.length === 0 ||
+    (first === 0 || first === OPENING_BRACE) &&
+      !bytes.some((byte) => byte < FIRST_PRINTABLE && byte !== 0 && byte !== LINE_FEED);
 }
 
 /** Lines with their ends; what follows the last one's may stop in the middle of a character. */
@@ -87,9 +107,11 @@ function keyOf(line: Uint8Array, { path, number }: { path: string; number: numbe
 /** A file that results are added to. */
 export class ResultFile {
   readonly #file: Deno.FsFile;
+  readonly #path: string;
 
-  private constructor(file: Deno.FsFile) {
+  private constructor(file: Deno.FsFile, path: string) {
     this.#file = file;
+    this.#path = path;
   }
 
   /** Opens a file, new or with results, to add more after those. */
@@ -97,7 +119,7 @@ export class ResultFile {
     const file = await Deno.open(path, { write: true, create: true });
     await file.truncate(bytes);
     await file.seek(0, Deno.SeekMode.End);
-    return new ResultFile(file);
+    return new ResultFile(file, path);
   }
 
   async write(result: Readonly<Record<string, unknown>>): Promise<void> {
@@ -106,7 +128,11 @@ export class ResultFile {
 
   /** Makes what was written survive a power cut, and closes the file. */
   async close(): Promise<void> {
-    await this.#file.sync();
-    this.#file.close();
+    try {
+      await this.#file.sync();
+      await syncFolder(dirname(this.#path));
+    } finally {
+      this.#file.close();
+    }
   }
 }
