@@ -1,4 +1,5 @@
 import { Command } from "@cliffy/command";
+import { join } from "@std/path";
 import { plot } from "asciichart";
 import { frequencyBaseline } from "../model/text/byte_frequency.ts";
 import { hasWeights } from "../model/files/checkpoint.ts";
@@ -12,7 +13,8 @@ import { byteTokenizer } from "../model/text/tokenizer.ts";
 import { loadModel, openNamedDevice } from "./session.ts";
 import { openTerminal, type Terminal } from "./terminal.ts";
 import { cadenceOf, flagsOf, mergeFlags, settingsOf } from "./train_flags.ts";
-import { runTraining } from "./train_run.ts";
+import { runTraining, TRAINING } from "./train_run.ts";
+import { WorkLock } from "./work_lock.ts";
 import { DEMO_FOLDER } from "./written_paths.ts";
 
 interface DemoOptions {
@@ -48,7 +50,12 @@ export function demoCommand(): Command<any> {
 
 async function demo({ data, out, steps, quiet }: DemoOptions): Promise<void> {
   const terminal = openTerminal({ quiet });
-  if (out === DEMO_FOLDER) await Deno.remove(out, { recursive: true }).catch(() => {});
+  using lock = new WorkLock(out, { words: TRAINING, terminal });
+  await lock.takeFolder();
+  if (out === DEMO_FOLDER) {
+    // The folder itself stays: it is locked.
+    for await (const { name } of Deno.readDir(out)) await Deno.remove(join(out, name), { recursive: true });
+  }
   if (await hasWeights(out)) {
     throw new ConfigError(`Cannot run the demo in ${out}: it holds a checkpoint; give another --out`);
   }

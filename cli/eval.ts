@@ -7,13 +7,14 @@ import {
   type TextEvaluation,
 } from "../model/evaluate_text.ts";
 import { bytesPerToken, evaluationReport, lossGap } from "../model/evaluation_report.ts";
+import { openCheckpoint } from "../model/files/checkpoint_source.ts";
 import { loadOf } from "../model/router_health.ts";
 import type { Routing } from "../model/selection.ts";
 import { DTYPE_HELP, matrixChoice } from "./dtype_flags.ts";
 import { evalJson, evalTable, type RoutingResult } from "./eval_report.ts";
 import { readHeldOut, SEQUENCE_LENGTH, windowLength } from "./held_out.ts";
 import { openProgress, type Progress } from "./progress.ts";
-import { loadModel, tokenizerOf } from "./session.ts";
+import { loadWeights, openNamedDevice, tokenizerOf } from "./session.ts";
 import { openTerminal, type Terminal } from "./terminal.ts";
 
 interface EvalFlags {
@@ -65,10 +66,14 @@ async function run(flags: EvalFlags, checkpoint: string): Promise<void> {
   checkFlags(flags);
   const choice = matrixChoice(flags.dtype);
   const terminal = openTerminal(flags);
-  const { device, source, config, weights } = await loadModel(checkpoint, { terminal, choice });
+  const source = await openCheckpoint(checkpoint);
+  const { config } = source;
+  // All that can be wrong with the flags and the text shows before anything that takes time.
   const tokenizer = await tokenizerOf(source);
   const text = await readHeldOut(flags.data, { tokenizer, textField: flags.textField });
   const sequenceLength = await windowLength(source, { flag: flags.sequenceLength, terminal });
+  using device = await openNamedDevice(terminal);
+  const weights = await loadWeights(device, { source, choice, terminal });
   const tokens = text.subarray(0, (flags.maxTokens ?? Infinity) + 1);
   const shape = { batchSize: flags.batchSize, sequenceLength };
   const routings = await evaluateRoutings(device, {
@@ -86,7 +91,6 @@ async function run(flags: EvalFlags, checkpoint: string): Promise<void> {
     bytesPerToken: bytesPerToken(text, { tokenizer }),
   };
   terminal.out(flags.json ? JSON.stringify(evalJson(result)) + "\n" : evalTable(result));
-  device.close();
 }
 
 function checkFlags({ routing, sequenceLength, batchSize, maxTokens }: EvalFlags): void {

@@ -10,7 +10,7 @@ import { tokenizerFor, type TokenizerSource } from "../model/text/tokenizer_sour
 import { DTYPE_HELP, KV_DTYPE_HELP, kvDtypeFlag, matrixChoice } from "./dtype_flags.ts";
 import { InterruptedError } from "./errors.ts";
 import { checkGenerateFlags, type GenerateFlags, promptsFlags } from "./generate_flags.ts";
-import { BATCH_SIZE, finishPrompts, generatePrompts, planPrompts } from "./generate_prompts.ts";
+import { BATCH_SIZE, finishPrompts, generatePrompts, lockResults, planPrompts } from "./generate_prompts.ts";
 import { dropWriting } from "./permissions.ts";
 import { loadWeights, openNamedDevice } from "./session.ts";
 import { StoppedText } from "../model/text/stopped_text.ts";
@@ -100,12 +100,13 @@ async function run(flags: GenerateFlags, checkpoint: string): Promise<void> {
   }
   if (flags.prompts !== undefined) {
     const prompts = promptsFlags({ ...flags, prompts: flags.prompts });
+    using lock = await lockResults(prompts, terminal);
     const plan = await planPrompts(prompts, { config, encode, terminal });
     if (plan.texts.length === 0) return await finishPrompts(prompts);
     const device = await openGenerationDevice(flags, terminal);
     const weights = await loadWeights(device, { source, choice, terminal });
     const model = { config, weights, tokenizer };
-    await generatePrompts(device, model, { plan, flags: prompts, kvDtype, terminal });
+    await generatePrompts(device, model, { plan, flags: prompts, kvDtype, lock, terminal });
     device.close();
     return;
   }

@@ -1,5 +1,6 @@
 /** `mor generate --prompts`: texts for the prompts of a file, many at a time. */
 import type { GpuDevice } from "../gpu/device.ts";
+import { GpuError } from "../gpu/errors.ts";
 import type { KvDtype } from "../gpu/kernels/attention_heads.ts";
 import { formatBytes } from "../gpu/memory.ts";
 import { ticksPerRead } from "../model/batching/batch_engine.ts";
@@ -22,6 +23,7 @@ import type { Tokenizer } from "../model/text/tokenizer.ts";
 import { InterruptedError } from "./errors.ts";
 import { formatDuration, openProgress } from "./progress.ts";
 import type { Terminal } from "./terminal.ts";
+import { WorkLock } from "./work_lock.ts";
 
 /** Rows of the block unless told: a tile of a software adapter's products. */
 export const BATCH_SIZE = 64;
@@ -41,6 +43,14 @@ export interface PromptsFlags extends SamplingOptions {
   readonly batchSize: number;
   /** MiB; as much as the texts are expected to need unless told. */
   readonly kvMemory: number | undefined;
+}
+
+/** Keeps other runs off the file of results from before it is read; it need not be there yet. */
+export async function lockResults({ out }: PromptsFlags, terminal: Terminal): Promise<WorkLock | null> {
+  if (out === undefined) return null;
+  const lock = new WorkLock(out, { words: { verb: "write", doing: "writing it" }, terminal });
+  await lock.takeIfThere();
+  return lock;
 }
 
 /** A prompt with everything that decides its text. */
@@ -154,10 +164,11 @@ function planText(
 export async function generatePrompts(
   device: GpuDevice,
   model: { readonly config: ModelConfig; readonly weights: ModelWeights; readonly tokenizer: Tokenizer },
-  { plan: { texts, allRequests, results }, flags, kvDtype, terminal }: {
+  { plan: { texts, allRequests, results }, flags, kvDtype, lock, terminal }: {
     plan: PromptsPlan;
     flags: PromptsFlags;
     kvDtype: KvDtype;
+    lock: WorkLock | null;
     terminal: Terminal;
   },
 ): Promise<void> {
@@ -170,6 +181,8 @@ export async function generatePrompts(
       formatBytes(size.kvBytes)
     } for keys and values`,
   );
+  // Another run may have made the file since.
+  if (await lock?.takeFile()) await readResults(flags.out!, { resume: false });
   const file = results && await ResultFile.open(flags.out!, results);
   const order = new ResultOrder(texts, { inOrder: flags.inOrder && !file });
   const progress = openProgress(terminal, { max: texts.length, value: 0 });
@@ -202,6 +215,10 @@ export async function generatePrompts(
         else terminal.out(JSON.stringify(result) + "\n");
       }
     }
+  } catch (error) {
+    if (!(error instanceof GpuError && file)) throw error;
+    const written = `${order.written} of ${texts.length} texts are written; --resume goes on`;
+    throw new GpuError(error.kind, `${error.message}; ${written}`, { cause: error });
   } finally {
     Deno.removeSignalListener("SIGINT", onSignal);
     await progress.stop();

@@ -14,9 +14,17 @@ import { evaluationSequences, type TrainSettings } from "../model/train.ts";
 import { trainingMemory } from "../model/training.ts";
 import { hostMemory, openNamedDevice } from "./session.ts";
 import { openTerminal, type Terminal } from "./terminal.ts";
-import { cadenceOf, required, type ResolvedFlags, resolveFlags, settingsOf } from "./train_flags.ts";
+import {
+  cadenceOf,
+  givenFlags,
+  required,
+  type ResolvedFlags,
+  resolveFlags,
+  settingsOf,
+} from "./train_flags.ts";
 import { runConfig, runTokenizer } from "./train_model.ts";
-import { runTraining } from "./train_run.ts";
+import { runTraining, TRAINING } from "./train_run.ts";
+import { WorkLock } from "./work_lock.ts";
 
 interface TrainOptions {
   readonly config?: string | undefined;
@@ -95,6 +103,7 @@ export function trainCommand(): Command<any> {
 
 async function train(options: TrainOptions): Promise<void> {
   const terminal = openTerminal(options);
+  using lock = await lockRun(options, terminal);
   const flags = await resolveFlags(options);
   const config = await runConfig(flags, options);
   checkWarmup(config, flags);
@@ -106,7 +115,7 @@ async function train(options: TrainOptions): Promise<void> {
     const isTokenizerUsed = flags.data !== undefined || flags.tokenizer !== undefined;
     const tokenizer = isTokenizerUsed ? tokenizerFor(await readSource(), { config }) : null;
     const dataset = tokenizer && flags.data ? await loadDataset(flags, { config, tokenizer }) : null;
-    dryRun({ config, settings, flags }, { terminal, dataset });
+    dryRun({ config, settings, flags }, { terminal, dataset, isResumed: options.resume ?? false });
     return;
   }
   const out = required(flags.out, "--out");
@@ -114,6 +123,8 @@ async function train(options: TrainOptions): Promise<void> {
   const tokenizerSource = await readSource();
   const tokenizer = tokenizerFor(tokenizerSource, { config });
   const dataset = await loadDataset(flags, { config, tokenizer });
+  // Another run may have been there and gone since.
+  if (await lock?.takeFolder()) await checkFolder(out, options);
   const run = {
     config,
     settings,
@@ -130,10 +141,19 @@ async function train(options: TrainOptions): Promise<void> {
     open: async () => {
       const device = await openNamedDevice(terminal);
       const limit = device.info.isSoftware ? hostMemory() : Infinity;
-      checkMemory({ config, settings, flags, dataset, limit });
+      checkMemory({ config, settings, flags, dataset, limit, isResumed: options.resume ?? false });
       return device;
     },
   });
+}
+
+/** Keeps other runs out of the folder from before anything in it is read; it need not be there yet. */
+async function lockRun(options: TrainOptions, terminal: Terminal): Promise<WorkLock | null> {
+  const { out } = await givenFlags(options);
+  if (out === undefined || options.dryRun) return null;
+  const lock = new WorkLock(out, { words: TRAINING, terminal });
+  await lock.takeIfThere();
+  return lock;
 }
 
 /** @throws ConfigError for the warm-up of a router that the model does not have. */
@@ -183,21 +203,39 @@ interface Plan {
 
 /** @throws MemoryError when the run's buffers would take more than the limit. */
 function checkMemory(
-  { config, settings, flags, dataset, limit }: Plan & { dataset: Dataset; limit: number },
+  { config, settings, flags, dataset, limit, isResumed }: Plan & {
+    dataset: Dataset;
+    limit: number;
+    isResumed: boolean;
+  },
 ): void {
   const sequences = flags.eval_every > 0 ? evaluationSequences(dataset, settings) : 0;
   const peak = plannedMemory({ config, settings, flags }, { sequences });
-  if (peak > limit) {
-    const smaller = [
-      ...flags.activations === "f16" ? [] : ["--activations f16"],
-      ...flags.recompute ? [] : ["--recompute"],
-    ];
-    throw new MemoryError(
-      `Cannot train: the run needs ${formatBytes(peak)} of GPU memory, ${formatBytes(limit)} are free; ` +
-        (smaller.length === 0 ? "" : `give ${smaller.join(" or ")}, `) +
-        "lower --batch-size or --sequence-length, or choose a smaller --model",
-    );
-  }
+  if (peak <= limit) return;
+  throw new MemoryError(
+    `Cannot train: the run needs ${formatBytes(peak)} of GPU memory, ${formatBytes(limit)} are free; ` +
+      (isResumed ? resumedAdvice(flags) : startAdvice(flags)),
+  );
+}
+
+function startAdvice({ activations, recompute }: ResolvedFlags): string {
+  const smaller = [
+    ...activations === "f16" ? [] : ["--activations f16"],
+    ...recompute ? [] : ["--recompute"],
+  ];
+  return (smaller.length === 0 ? "" : `give ${smaller.join(" or ")}, `) +
+    "lower --batch-size or --sequence-length, or choose a smaller --model";
+}
+
+/** A run that goes on keeps its sizes and how it rounds: with activations in f16, running layers again rounds otherwise. */
+function resumedAdvice({ activations, recompute, eval_every: evaluateEvery }: ResolvedFlags): string {
+  const smaller = [
+    ...recompute || activations === "f16" ? [] : ["give --recompute"],
+    ...evaluateEvery === 0 ? [] : ["give --eval-every 0"],
+    "free memory",
+    "go on where there is more",
+  ];
+  return smaller.join(" or ");
 }
 
 /** Bytes of GPU memory that a run needs. */
@@ -212,7 +250,7 @@ function plannedMemory(
 /** Says what the run would take. Without data the evaluation batch is taken to be as large as the training batch. */
 function dryRun(
   { config, settings, flags }: Plan,
-  { terminal, dataset }: { terminal: Terminal; dataset: Dataset | null },
+  { terminal, dataset, isResumed }: { terminal: Terminal; dataset: Dataset | null; isResumed: boolean },
 ): void {
   const { shape, schedule } = settings;
   const sequences = flags.eval_every === 0
@@ -248,5 +286,5 @@ function dryRun(
     ...flags.recompute ? [] : [["with --recompute", memory({ recompute: true })]],
   ];
   terminal.out(rows.map(([name, value]) => `${name!.padEnd(24)}${value}\n`).join(""));
-  if (dataset) checkMemory({ config, settings, flags, dataset, limit: hostMemory() });
+  if (dataset) checkMemory({ config, settings, flags, dataset, limit: hostMemory(), isResumed });
 }

@@ -149,6 +149,16 @@ export function required<T>(value: T | undefined, flag: string): T {
 }
 
 /**
+ * The settings of the command line and of its --config file.
+ *
+ * @throws ValidationError for wrong usage; ConfigError for a --config file that cannot be used.
+ */
+export async function givenFlags(options: { readonly config?: string | undefined }): Promise<TrainFlags> {
+  const fromFile = options.config ? await readFlagsFile(options.config) : {};
+  return { ...fromFile, ...flagsOf(options) };
+}
+
+/**
  * Every setting of a run, from the parsed command line and what it refers to.
  *
  * @throws ValidationError for wrong usage; ConfigError for a --config file or a saved run that cannot be used.
@@ -156,11 +166,9 @@ export function required<T>(value: T | undefined, flag: string): T {
 export async function resolveFlags(
   options: { readonly config?: string | undefined; readonly resume?: boolean | undefined },
 ): Promise<ResolvedFlags> {
-  const fromCommandLine = flagsOf(options);
-  const fromFile = options.config ? await readFlagsFile(options.config) : {};
-  const given: TrainFlags = { ...fromFile, ...fromCommandLine };
+  const given = await givenFlags(options);
   if (options.resume) {
-    checkNotGiven(fromCommandLine);
+    checkNotGiven(flagsOf(options));
     const saved = await savedFlags(required(given.out, "--out"));
     checkSameStart(given, saved);
     return mergeFlags(saved, given);

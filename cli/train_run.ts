@@ -1,6 +1,7 @@
 /** Driving a training run: progress, metrics, samples, Ctrl-C. */
 import type { GpuDevice } from "../gpu/device.ts";
-import { hasWeights } from "../model/files/checkpoint.ts";
+import { GpuError } from "../gpu/errors.ts";
+import { hasWeights, readTrainingState } from "../model/files/checkpoint.ts";
 import type { ModelConfig, TokenChoiceConfig } from "../model/config.ts";
 import type { Dataset } from "../model/text/dataset.ts";
 import { generate } from "../model/generate.ts";
@@ -15,6 +16,7 @@ import { formatDuration, openProgress, type Progress } from "./progress.ts";
 import { peakMemory } from "./session.ts";
 import type { Terminal } from "./terminal.ts";
 import { initOf, type ResolvedFlags } from "./train_flags.ts";
+import type { LockWords } from "./work_lock.ts";
 
 /** A run as the flags describe it. */
 export interface Run {
@@ -29,6 +31,9 @@ export interface Run {
   readonly folder: string;
 }
 
+/** What a lock of a run's folder says. */
+export const TRAINING: LockWords = { verb: "train in", doing: "at work there" };
+
 /** Length of a sample text. */
 const SAMPLE_TOKENS = 200;
 
@@ -41,7 +46,8 @@ const COLLAPSED_PERCENT = 100 * COLLAPSED_FRACTION;
 /**
  * Trains to the end, or until Ctrl-C. Returns the reports of all steps.
  *
- * @throws InterruptedError after Ctrl-C, with the checkpoint saved.
+ * @throws InterruptedError after Ctrl-C, with the checkpoint saved; RunFileError or GpuError, which say what was saved,
+ * for a file that cannot be used, a device that is lost or has no memory left.
  */
 export async function runTraining(
   run: Run,
@@ -106,7 +112,8 @@ export async function runTraining(
       }
     }
   } catch (error) {
-    throw isFileError(error) ? await explainFileError(error, folder) : error;
+    if (isFileError(error)) throw await explainFileError(error, folder);
+    throw error instanceof GpuError ? await explainGpuError(error, folder) : error;
   } finally {
     Deno.removeSignalListener("SIGINT", onSignal);
     await progress?.stop();
@@ -129,6 +136,16 @@ async function explainFileError(cause: Error, folder: string): Promise<RunFileEr
     ? "the checkpoint there is intact: put this right and go on with --resume"
     : "nothing was saved: put this right and start again";
   return new RunFileError(`Cannot go on in ${folder}: ${cause.message}; ${kept}`, { cause });
+}
+
+/** A device that is lost, or has no memory left, says nothing of what was saved before. */
+async function explainGpuError(cause: GpuError, folder: string): Promise<GpuError> {
+  if (cause.kind !== "lost" && cause.kind !== "out-of-memory") return cause;
+  const step = await readTrainingState(folder).then(({ step }) => step, () => null);
+  const kept = step === null
+    ? "nothing was saved: start the run again"
+    : `the checkpoint of step ${step} in ${folder} is intact: --resume goes on from there`;
+  return new GpuError(cause.kind, `${cause.message.replace(/[.;:\s]+$/, "")}; ${kept}`, { cause });
 }
 
 /** Running mean of tokens per second; time between steps does not count. */

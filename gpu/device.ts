@@ -28,6 +28,9 @@ const WANTED_LIMITS = [
 /** Bytes that are uploaded before they are sent on their way: 64 MiB cost 160 MiB of memory more, 8 MiB no time. */
 const STAGING_BYTES = 8 * 1024 * 1024;
 
+/** Longest time, in ms, that the news of a lost device is waited for once a call has failed. */
+const LOST_PATIENCE = 200;
+
 /** A device and what belongs to it: cached pipelines, the account of its memory, the errors not yet thrown. */
 export class GpuDevice implements Allocator {
   readonly handle: GPUDevice;
@@ -100,8 +103,29 @@ export class GpuDevice implements Allocator {
    * @throws GpuError the first error since the device was opened.
    */
   async settle(): Promise<void> {
-    while (this.#pending.length > 0) await Promise.all(this.#pending.splice(0));
+    while (this.#pending.length > 0) {
+      try {
+        await Promise.all(this.#pending.splice(0));
+      } catch (cause) {
+        throw await this.explain(cause);
+      }
+    }
     if (this.#failure) throw this.#failure;
+  }
+
+  /**
+   * What to throw for what a call of the device has thrown. A call on a lost device fails with an error of its own, which
+   * does not say so, before the loss is reported.
+   *
+   * @returns A GpuError for an error of WebGPU; any other as it is.
+   */
+  async explain(cause: unknown): Promise<unknown> {
+    if (!(cause instanceof DOMException)) return cause;
+    let timer: ReturnType<typeof setTimeout> | undefined;
+    const patience = new Promise((resolve) => timer = setTimeout(resolve, LOST_PATIENCE));
+    await Promise.race([this.handle.lost, patience]);
+    clearTimeout(timer);
+    return this.#failure ?? new GpuError("internal", `A call of the GPU device failed: ${cause.message}`);
   }
 
   /**

@@ -11,8 +11,8 @@ export class GpuError extends Error {
   override readonly name = "GpuError";
   readonly kind: GpuErrorKind;
 
-  constructor(kind: GpuErrorKind, message: string) {
-    super(message);
+  constructor(kind: GpuErrorKind, message: string, options?: ErrorOptions) {
+    super(message, options);
     this.kind = kind;
   }
 }

@@ -59,7 +59,11 @@ export function readTensors(
 ): Promise<TensorData[]> {
   const staging = stagings.get(device) ?? { mode: null, last: Promise.resolve(), buffers: new Map() };
   stagings.set(device, staging);
-  const read = staging.last.then(() => readStaged(device, { tensors, staging, after }));
+  const read = staging.last.then(() => readStaged(device, { tensors, staging, after })).catch(
+    async (cause) => {
+      throw await device.explain(cause);
+    },
+  );
   staging.last = read.catch(() => {});
   return read;
 }

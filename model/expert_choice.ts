@@ -77,7 +77,7 @@ export function selectForward(
       packing.rows.indirect?.record(commands, packing.rows.count);
       topK(commands, { logits, candidates, ranges, chosen, labels, packing }, {
         sequences: shape.lengths.length,
-        longest: Math.max(...shape.lengths),
+        longest: shape.lengths.reduce((most, length) => Math.max(most, length), 0),
       });
     }
   }

@@ -110,7 +110,7 @@ export function allocateWorkspace(
   const { cache = null, head, logitRows, recompute = false, activationDtype = "f32", ...rest } = wanted;
   const shape: SelectionShape = { movingCapacity: false, ...rest };
   const { lengths, backward } = shape;
-  const longest = cache?.capacity ?? Math.max(...lengths);
+  const longest = cache?.capacity ?? lengths.reduce((most, length) => Math.max(most, length), 0);
   if (longest > config.maxPositionEmbeddings) {
     throw new ConfigError(
       `Cannot run ${longest} tokens: the model has ${config.maxPositionEmbeddings} positions ` +

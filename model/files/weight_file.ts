@@ -1,5 +1,6 @@
 /** Weights by their Hugging Face names, in whatever file they lie and however their numbers are stored. */
 import { Buffer } from "node:buffer";
+import { firstNonFinite } from "./finite_numbers.ts";
 import { decodeNumbers, type NumberFormat } from "./number_formats.ts";
 import { CheckpointError } from "./safetensors.ts";
 
@@ -73,7 +74,7 @@ export function storedFormat(
 /**
  * A weight's rows in order, some at a time.
  *
- * @throws CheckpointError when it is missing, has another shape, or the file ends before.
+ * @throws CheckpointError when it is missing, has another shape or numbers that are not finite, or the file ends before.
  */
 export async function* storedRows(file: WeightFile, wanted: WantedWeight): AsyncGenerator<StoredRows> {
   const format = storedFormat(file, wanted);
@@ -83,7 +84,16 @@ export async function* storedRows(file: WeightFile, wanted: WantedWeight): Async
   const step = Math.max(1, Math.floor(CHUNK_NUMBERS / columns));
   for (let start = 0; start < rows; start += step) {
     const count = Math.min(step, rows - start);
-    yield { start, count, format, bytes: await file.readRows(name, { start, count }) };
+    const bytes = await file.readRows(name, { start, count });
+    const place = firstNonFinite(format, bytes);
+    if (place !== null) {
+      const row = shape.length === 1 ? "" : ` in row ${start + Math.floor(place / columns)}`;
+      throw new CheckpointError(
+        `Cannot load ${file.path}: tensor "${name}" has NaN or infinity${row}, wanted finite numbers; ` +
+          "the file is damaged, take another copy or an earlier checkpoint",
+      );
+    }
+    yield { start, count, format, bytes };
   }
 }
 

@@ -107,6 +107,22 @@ folderTest("train refuses quickly what cannot fit in memory", async (folder) => 
   await assertFails(smallRun(out, ...tooMany), { code: 4, parts: [String(2 ** 30), "lower --batch-size"] });
 });
 
+folderTest("a run that goes on without enough memory is told only what it may change", async (folder) => {
+  const run = join(folder, "run");
+  await morDone(smallRun(run, "--steps", "2", "--eval-every", "0"));
+  const big = ["train", "--out", run, "--resume", "--dry-run", "--batch-size", String(2 ** 20)];
+  const others = "free memory or go on where there is more\n";
+  async function assertAdvised(advice: string, ...more: readonly string[]): Promise<void> {
+    const { code, stderr } = await mor(["--quiet", ...big, ...more]);
+    assertEquals(code, 4, stderr);
+    assert(stderr.endsWith(`are free; ${advice}`), stderr);
+  }
+  await assertAdvised(`give --recompute or ${others}`);
+  await assertAdvised(others, "--recompute");
+  await assertAdvised(`give --eval-every 0 or ${others}`, "--recompute", "--eval-every", "5");
+  await assertAdvised(others, "--activations", "f16");
+});
+
 folderTest("a damaged checkpoint is refused by name", async (folder) => {
   await morDone(smallRun(folder, "--steps", "2", "--eval-every", "0"));
   const weights = join(folder, "model.safetensors");

@@ -235,3 +235,18 @@ Deno.test("eval refuses wrong usage, and data that it cannot measure on", async 
   await assertFails(args("--sequence-length", "1025"), { code: 1, parts: ["1025 tokens", "1024 positions"] });
   await assertFails(["eval", folder, "--data", corpus], { code: 1, parts: ["config.json"] });
 });
+
+Deno.test("eval looks at its text before it opens a device or reads weights", async () => {
+  const model = join(folder, "no weights");
+  await Deno.mkdir(model);
+  await Deno.copyFile(join(models.expert, "config.json"), join(model, "config.json"));
+  const missing = join(folder, "missing.txt");
+  const env = { DENO_WEBGPU_BACKEND: "none" };
+  await assertFails(["eval", model, "--data", missing], { code: 1, parts: [missing], env });
+  const long = ["--sequence-length", "1000000"];
+  await assertFails(["eval", model, "--data", corpus, ...long], {
+    code: 1,
+    parts: ["Cannot use windows"],
+    env,
+  });
+});
