@@ -141,7 +141,7 @@ async function continuation(
   return await (cached === undefined ? greedyRecomputed : greedyContinuation)(device, options);
 }
 
-async function readInput(
+export async function readInput(
   { ids: path, gradients }: ForwardFlags,
   { config: { vocabSize } }: { config: ModelConfig },
 ): Promise<ForwardInput> {

@@ -2,7 +2,7 @@
  * Runs a task of deno.json: finds the packages, an adapter where the task needs one, and starts the job with the
  * permissions it needs. Has no external imports, because it runs before there are any packages.
  *
- * usage: deno run ... tools/run.ts mor|demo|test|bench|ok|compile|setup [arguments]
+ * usage: deno run ... tools/run.ts mor|demo|test|bench|fuzz|ok|compile|setup [arguments]
  */
 import { commandOf } from "../cli/written_paths.ts";
 import { ensureAdapter, gpuEnvironment } from "./adapter.ts";
@@ -14,6 +14,9 @@ import { runTests, sourceFiles } from "./test_run.ts";
 
 const PROGRAM = "main.ts";
 const BENCH = "tests/bench/bench.ts";
+const FUZZ = "tests/fuzz/fuzz.ts";
+/** All that the fuzzer writes; damaged files could lead the program elsewhere. */
+const FUZZ_FOLDER = `${WORK_FOLDER}/fuzz`;
 const BOOK = `${WORK_FOLDER}/moby_dick.txt`;
 /** Sub-commands that compute on the GPU; `doctor` reports by itself that there is none. */
 const GPU_COMMANDS = ["train", "generate", "eval", "profile", "bench", "forward", "demo"];
@@ -138,6 +141,23 @@ async function runBench(args: readonly string[]): Promise<number> {
   );
 }
 
+/** Nothing beyond the checkout can be read, nothing beyond the folder written; the Hub is one on this machine. */
+async function runFuzz(args: readonly string[]): Promise<number> {
+  const { flags } = await choosePackages({ entries: [FUZZ, "tests/fuzz/fuzz_worker.ts"], isChatty: true });
+  const trials = `${Deno.cwd()}/${FUZZ_FOLDER}/trials`;
+  await Deno.mkdir(trials, { recursive: true });
+  const permissions = [
+    "--no-prompt",
+    "--allow-read=.",
+    `--allow-write=${FUZZ_FOLDER}`,
+    "--allow-env=NO_COLOR",
+    "--allow-net=127.0.0.1",
+  ];
+  return await runProgram(["deno", "run", "-q", ...flags, ...permissions, FUZZ, ...args], {
+    env: { ...gpuEnvironment(), TMPDIR: trials },
+  });
+}
+
 async function runCompile(args: readonly string[]): Promise<number> {
   return await compileProgram(args, await choosePackages({ entries: [PROGRAM], isChatty: true }));
 }
@@ -156,6 +176,7 @@ const TASKS: Readonly<Record<string, Task>> = {
   demo: runDemo,
   test: runTest,
   bench: runBench,
+  fuzz: runFuzz,
   ok: runOk,
   compile: runCompile,
   setup: runSetup,
