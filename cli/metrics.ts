@@ -46,10 +46,11 @@ async function earlierText(path: string): Promise<string> {
   });
 }
 
-/** Infinity for a line that a killed run left unfinished, or that a power cut left holes in. */
+/** Infinity for a line that is no step: a killed run left it unfinished, or a power cut left holes in it. */
 function stepOf(line: string): number {
   try {
-    return Number(JSON.parse(line).step);
+    const { step } = JSON.parse(line);
+    return Number.isInteger(step) ? step : Infinity;
   } catch {
     return Infinity;
   }

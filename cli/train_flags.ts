@@ -5,6 +5,7 @@ import { hasWeights, readTrainingState } from "../model/files/checkpoint.ts";
 import { ConfigError } from "../model/config.ts";
 import { INIT_METHODS, type InitMethod } from "../model/initialize_from.ts";
 import { ACTIVATION_DTYPES, type ActivationDtype } from "../model/layer_buffers.ts";
+import { parseJson } from "../model/files/json_text.ts";
 import { DEFAULT_OPTIMIZER } from "../model/optimizer.ts";
 import { defaultSchedule } from "../model/schedule.ts";
 import type { TrainCadence, TrainOptions, TrainSettings } from "../model/train.ts";
@@ -80,15 +81,18 @@ const NOT_INHERITED = ["out", "stop_after", "model"] as const;
  * @throws ConfigError for an unreadable file, an unknown setting or a value out of its range.
  */
 async function readFlagsFile(path: string): Promise<TrainFlags> {
-  const text = await Deno.readTextFile(path).catch(() => {
-    throw new ConfigError(`Cannot use --config ${path}: no such file`);
-  });
-  try {
-    return checkFlags(JSON.parse(text), { source: `--config ${path}` });
-  } catch (error) {
-    if (!(error instanceof SyntaxError)) throw error;
-    throw new ConfigError(`Cannot use --config ${path}: it is not JSON (${error.message})`);
+  const source = `--config ${path}`;
+  function fail(problem: string): never {
+    throw new ConfigError(`Cannot use ${source}: ${problem}`);
   }
+  const bytes = await Deno.readFile(path).catch(() => fail("no such file"));
+  let text: string;
+  try {
+    text = new TextDecoder("utf-8", { fatal: true }).decode(bytes);
+  } catch {
+    return fail("it is not UTF-8");
+  }
+  return checkFlags(parseJson(text, (problem) => fail(`it ${problem}`)), { source });
 }
 
 /** @throws ConfigError for the first unknown setting or value out of its range. */
@@ -136,7 +140,11 @@ export function mergeFlags(...layers: readonly TrainFlags[]): ResolvedFlags {
 
 /** What a resumed run takes over from the one it continues. */
 export function inheritedFlags(saved: string): TrainFlags {
-  const flags = checkFlags(JSON.parse(saved), { source: "the settings saved with the run" });
+  const source = "the settings saved with the run";
+  const json = parseJson(saved, (problem) => {
+    throw new ConfigError(`Cannot use ${source}: the text ${problem}`);
+  });
+  const flags = checkFlags(json, { source });
   return Object.fromEntries(
     Object.entries(flags).filter(([key]) => !NOT_INHERITED.includes(key as typeof NOT_INHERITED[number])),
   );

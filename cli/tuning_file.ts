@@ -43,6 +43,12 @@ const choices: z.ZodType<Tuning> = z.object({
 
 const entry = z.object({ adapter: z.string(), measured: z.iso.datetime(), choices });
 
+/** An entry of any version. */
+const anyEntry = z.strictObject({
+  ...entry.shape,
+  choices: z.record(z.string(), z.union([z.string(), z.number()])),
+});
+
 /** Entries are checked when they are asked for: those of other versions have variants of their own. */
 const fileSchema = z.object({ tunings: z.record(z.string(), z.unknown()) });
 
@@ -72,10 +78,15 @@ export async function keepTuning(
     if (error instanceof TuningFileError) return {};
     throw error;
   });
-  const others = Object.entries(known).filter(([other]) => other !== key);
+  const others = Object.entries(known).filter(([other, kept]) => other !== key && isEntry(kept));
   // The newest come last.
   const tunings = Object.fromEntries([...others, [key, tuning]].slice(-MOST_ENTRIES));
   await writeJson(path, { tunings });
+}
+
+/** Whether this may be an entry of another version; what else stands there might not even be possible to write again. */
+function isEntry(value: unknown): boolean {
+  return anyEntry.safeParse(value).success;
 }
 
 /**

@@ -1,4 +1,8 @@
 /** Model configuration: what a model is, and the sizes that follow from it. Read and checked by config_file.ts. */
+import { oneLine } from "./files/one_line.ts";
+
+/** Characters of an error's message; what is longer quotes a damaged file. */
+const MAX_MESSAGE = 1000;
 
 /** How unrolled layers map to unique ones (paper, section on parameter sharing). */
 export type Sharing = "cycle" | "middle_cycle" | "sequence" | "middle_sequence";
@@ -136,6 +140,11 @@ export interface ModelConfig {
 /** A configuration, checkpoint or option set that cannot be used; the message says what, met, wanted and what to do. */
 export class ConfigError extends Error {
   override readonly name = "ConfigError";
+
+  /** The message becomes one line: it may quote a damaged file. */
+  constructor(message: string, options?: ErrorOptions) {
+    super(oneLine(message, { most: MAX_MESSAGE }), options);
+  }
 }
 
 /** Whether the first and the last layer have weights of their own (the `middle_` strategies). */

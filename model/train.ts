@@ -8,6 +8,7 @@ import { setImmediate } from "node:timers";
 import type { GpuDevice } from "../gpu/device.ts";
 import { createCheckpointFolder, loadTraining, readTrainingState, saveTraining } from "./files/checkpoint.ts";
 import { openCheckpoint } from "./files/checkpoint_source.ts";
+import { parseJson } from "./files/json_text.ts";
 import type { TokenizerSource } from "./text/tokenizer_source.ts";
 import { ConfigError, type ModelConfig } from "./config.ts";
 import { modelConfigToJson } from "./config_file.ts";
@@ -277,7 +278,7 @@ function runJson({ config, settings, recompute, dataset }: TrainOptions): string
 async function resumedStep(options: TrainOptions): Promise<number> {
   const { step, run } = await readTrainingState(options.folder);
   // Runs from before there was a choice have saved none.
-  const saved = flatten({ activationDtype: "f32", ...JSON.parse(run) });
+  const saved = flatten({ activationDtype: "f32", ...readRun(run, options.folder) });
   const current = flatten(JSON.parse(runJson(options)));
   for (const key of new Set([...saved.keys(), ...current.keys()])) {
     if (saved.get(key) === current.get(key)) continue;
@@ -289,6 +290,12 @@ async function resumedStep(options: TrainOptions): Promise<number> {
     );
   }
   return step;
+}
+
+function readRun(run: string, folder: string): object {
+  return parseJson(run, (problem) => {
+    throw new ConfigError(`Cannot resume ${folder}: what is saved of the run's settings ${problem}`);
+  }) as object;
 }
 
 /** `{a: {b: 1}}` as `a.b` -> `1`. */

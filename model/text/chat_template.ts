@@ -1,10 +1,12 @@
 /**
  * Chat templates: a conversation as the text that a model was trained to continue. They are Jinja programs that come with
  * a model, run by `@huggingface/jinja`. That interpreter gives them values of its own and the functions named below, never
- * objects or functions of this program, so they can neither read files nor run code; how long they may take is bounded here.
+ * objects or functions of this program, so they can neither read files nor run code; how long they may take is bounded here:
+ * steps and sizes are counted, and what is neither, such as a parser's or a filter's own loops, is ended after a time.
  */
 import { Environment, Interpreter, Template } from "@huggingface/jinja";
 import { CheckpointError } from "../files/safetensors.ts";
+import { withinTime } from "../time_limit.ts";
 import type { TokenizerFiles } from "./tokenizer_json.ts";
 
 export interface ChatMessage {
@@ -35,6 +37,9 @@ const MAX_LENGTH = 4_000_000;
 
 /** Most parts within parts; macros that call themselves would look up their names in ever longer chains. */
 const MAX_DEPTH = 500;
+
+/** Most time for reading a template, and for each use of it; thousands of messages take a tenth. */
+const MAX_MS = 1000;
 
 type Evaluate = Interpreter["evaluate"];
 type Part = Parameters<Evaluate>[0];
@@ -95,7 +100,7 @@ export function chatTemplate(
   }
   const { chat_template, bos_token, eos_token } = config;
   if (!chat_template) return null;
-  const { parsed } = attempt(() => parse(defaultTemplate(chat_template)));
+  const { parsed } = attempt(() => withinTime(MAX_MS, () => parse(defaultTemplate(chat_template))));
   return (messages, { now, addGenerationPrompt = true }) =>
     attempt(() => {
       const environment = new Environment();
@@ -112,7 +117,7 @@ export function chatTemplate(
         strftime_now: (format: string) => strftime(now, format),
       };
       for (const [name, value] of Object.entries(variables)) environment.set(name, value);
-      return String(new BoundedInterpreter(environment).run(parsed).value);
+      return withinTime(MAX_MS, () => String(new BoundedInterpreter(environment).run(parsed).value));
     });
 }
 

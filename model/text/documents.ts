@@ -1,8 +1,17 @@
 /** Reading the texts of files and folders, one document at a time. */
+import { oneLine } from "../files/one_line.ts";
+
+/** Characters of a message; what is longer quotes the data. */
+const MAX_MESSAGE = 1000;
 
 /** Data that cannot be used; the message says what to do. */
 export class DataError extends Error {
   override readonly name = "DataError";
+
+  /** The message becomes one line: it may quote the data. */
+  constructor(message: string, options?: ErrorOptions) {
+    super(oneLine(message, { most: MAX_MESSAGE }), options);
+  }
 }
 
 /** A text of the data. */

@@ -4,6 +4,7 @@
  * spaces that tokens with lstrip or rstrip take are JavaScript's, which have U+FEFF and not U+0085.
  */
 import { SplitPreTokenizer, Tokenizer as HuggingFaceTokenizer } from "@huggingface/tokenizers";
+import { withinTime } from "../time_limit.ts";
 import { DataError } from "./documents.ts";
 import type {
   NormalizerStep,
@@ -33,6 +34,10 @@ const GPT2_WORDS = "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p
 /** Longest text that is merged as a whole: it takes some hundred bytes of memory for each of its characters. */
 const LONGEST_WHOLE = 4_000_000;
 
+/** Most time for such a text, a hundred times what it takes. */
+const MAX_MS = 1000;
+const MAX_MS_PER_CHARACTER = 0.1;
+
 /** A function that turns a text into tokens, some at a time, without those around it. */
 export function textEncoder(
   parts: TokenizerParts,
@@ -60,10 +65,22 @@ export function textEncoder(
     }
     return tokenizer.encode(text, { add_special_tokens: false }).ids;
   }
-  if (!splits) return (text) => [encode(text)];
+  /** With patterns of the file's own, which may take years for fifty letters. */
+  function encodeInTime(text: string): number[] {
+    try {
+      return withinTime(MAX_MS + MAX_MS_PER_CHARACTER * text.length, () => encode(text));
+    } catch (cause) {
+      if (cause instanceof DataError) throw cause;
+      return fail(`its patterns cannot part the text: ${(cause as Error).message}`);
+    }
+  }
+  const hasPatterns = [...parts.normalizer, ...parts.preTokenizer].some((step) =>
+    "pattern" in step && "Regex" in step.pattern
+  );
+  if (!splits) return (text) => [hasPatterns ? encodeInTime(text) : encode(text)];
   const addedTokens = new Map(parts.addedTokens.map(({ content, id }) => [content, id]));
   const patterns = splits.map((split) => new SplitPreTokenizer(split).pattern!);
-  return wordEncoder({ addedTokens, patterns }, { encodeWord: encode });
+  return wordEncoder({ addedTokens, patterns }, { encodeWord: encode, fail });
 }
 
 /** The steps that part a text into words, if nothing else is done to it before words become tokens by their bytes. */

@@ -140,6 +140,23 @@ const FIELDS = [
   ...["post_processor", "decoder", "model"],
 ];
 
+/** Real files have no more than a dozen steps in a sequence; each adds to the cost of every text. */
+const MAX_STEPS = 100;
+
+/** Factor by which replacements may lengthen a text: each of twenty that double it would do no harm alone. */
+const MAX_GROWTH = 64;
+
+/** The factor by which the steps may lengthen a text. */
+function growth(steps: readonly (NormalizerStep | DecoderStep)[]): number {
+  return steps.reduce((factor, step) => {
+    if (step.type !== "Replace") return factor;
+    const { pattern, content } = step;
+    // A regular expression may match between any two characters.
+    const most = "String" in pattern ? content.length / pattern.String.length : 1 + content.length;
+    return factor * Math.max(1, most);
+  }, 1);
+}
+
 /** Checks the parts of a parsed `tokenizer.json`; `fail` gets one line on the first that cannot be used. */
 export function parseTokenizer(json: unknown, fail: (text: string) => never): TokenizerParts {
   const file = isRecord(json) ? json : fail("it is not a JSON object");
@@ -158,15 +175,24 @@ export function parseTokenizer(json: unknown, fail: (text: string) => never): To
       const sequence = z.strictObject({ type: z.literal("Sequence"), [list]: z.array(z.unknown()) });
       return (part(name, sequence, component)[list] as unknown[]).flatMap(flat);
     }
-    return part(name, z.unknown()) === null ? [] : flat(file[name]);
+    const flattened = part(name, z.unknown()) === null ? [] : flat(file[name]);
+    if (flattened.length > MAX_STEPS) fail(`its ${name} has ${flattened.length} steps, at most ${MAX_STEPS}`);
+    return flattened;
   }
   if (Object.hasOwn(file, "version")) part("version", z.literal("1.0"));
+  const normalizer = steps("normalizer", { list: "normalizers", schema: normalizerStep });
+  const decoder = steps("decoder", { list: "decoders", schema: decoderStep });
+  for (const [name, list] of Object.entries({ normalizer, decoder })) {
+    if (!(growth(list) <= MAX_GROWTH)) {
+      fail(`its ${name} can make a text more than ${MAX_GROWTH} times as long`);
+    }
+  }
   return {
     addedTokens: part("added_tokens", z.array(addedToken)),
-    normalizer: steps("normalizer", { list: "normalizers", schema: normalizerStep }),
+    normalizer,
     preTokenizer: steps("pre_tokenizer", { list: "pretokenizers", schema: preTokenizerStep }),
     postProcessor: steps("post_processor", { list: "processors", schema: postProcessorStep }),
-    decoder: steps("decoder", { list: "decoders", schema: decoderStep }),
+    decoder,
     model: part("model", model),
   };
 }

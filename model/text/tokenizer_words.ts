@@ -2,6 +2,8 @@
  * Tokens word by word. In byte-level tokenizers a word's tokens depend on nothing around it, and texts have the same
  * words again and again: what was found once is kept.
  */
+import { DataError } from "./documents.ts";
+import { withinTime } from "../time_limit.ts";
 import { longWordError, ownCopy } from "./bpe_words.ts";
 
 /** What parts a text into words. */
@@ -18,13 +20,23 @@ const MAX_WORDS = 65_536;
 /** Longer words hardly come again. */
 const MAX_WORD_LENGTH = 64;
 
+/**
+ * Words that are looked for at a time, and time for them: usually less than a millisecond, but the patterns are a file's,
+ * and `(a+)+$` takes years for a word of fifty letters.
+ */
+const WORDS_AT_ONCE = 256;
+const MAX_MS = 1000;
+
 /** Tokens from which they are handed on. */
 const PART_LENGTH = 65_536;
 
-/** A function that turns a text into tokens, some at a time; `encodeWord` gives those of a word. */
+/**
+ * A function that turns a text into tokens, some at a time; `encodeWord` gives those of a word, `fail` is called with what
+ * is wrong with the patterns.
+ */
 export function wordEncoder(
   { addedTokens, patterns }: WordRules,
-  { encodeWord }: { encodeWord: (word: string) => number[] },
+  { encodeWord, fail }: { encodeWord: (word: string) => number[]; fail: (text: string) => never },
 ): (text: string) => Generator<number[], void> {
   const known = new Map<string, number[]>();
   const borders = alternatives([...addedTokens.keys()]);
@@ -45,7 +57,7 @@ export function wordEncoder(
       const added = addedTokens.get(section);
       if (added !== undefined) part.push(added);
       else {
-        for (const word of words(section, patterns)) {
+        for (const word of wordsInTime(words(section, patterns), fail)) {
           for (const token of tokensOf(word)) part.push(token);
           if (part.length < PART_LENGTH) continue;
           yield part;
@@ -56,6 +68,32 @@ export function wordEncoder(
     yield part;
   }
   return encode;
+}
+
+/** The same words; `fail` is called when looking for them takes too long. */
+function* wordsInTime(
+  found: Generator<string, void>,
+  fail: (text: string) => never,
+): Generator<string, void> {
+  function take(): string[] {
+    const taken: string[] = [];
+    while (taken.length < WORDS_AT_ONCE) {
+      const { value, done } = found.next();
+      if (done) break;
+      taken.push(value);
+    }
+    return taken;
+  }
+  for (let taken = [""]; taken.length > 0;) {
+    try {
+      taken = withinTime(MAX_MS, take);
+    } catch (cause) {
+      throw cause instanceof DataError
+        ? cause
+        : fail(`its patterns cannot part the text: ${(cause as Error).message}`);
+    }
+    yield* taken;
+  }
 }
 
 /** Finds any of the texts, of several at one place the longest, which `String.split` then keeps. */

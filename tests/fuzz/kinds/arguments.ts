@@ -59,7 +59,7 @@ const VALUES = [
     "__proto__",
     "constructor",
     "世界",
-    "a".repeat(5000),
+    "a".repeat(500),
     "a,b",
     "hf:a/b",
     "../x",

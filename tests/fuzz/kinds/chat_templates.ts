@@ -166,7 +166,8 @@ export function openChatTemplates(): Promise<FuzzKind> {
     assertEquals(globals(), before, "the template has reached this program");
     return isAccepted;
   }
-  return Promise.resolve({ make, check });
+  // Reading and using it have each their own bound.
+  return Promise.resolve({ make, check, maxMs: 5000 });
 }
 
 /** What a template could only change by leaving its interpreter. */

@@ -104,7 +104,9 @@ export function openTuning(): Promise<FuzzKind> {
       const read = await readTuning(path, "a key");
       const truth = JSON.parse(new TextDecoder().decode(bytes)).tunings["a key"];
       if (read === null) assertEquals(truth, undefined);
-      else assertEquals(read.choices as object, { ...truth.choices, ...read.choices });
+      else {for (const [name, choice] of Object.entries(read.choices)) {
+          assertEquals(choice, truth.choices[name]);
+        }}
     } catch (error) {
       if (!(error instanceof TuningFileError)) throw error;
       assertMatch(error.message, /^\P{Cc}{10,1300}$/u);
@@ -140,7 +142,7 @@ export function openMetrics(): Promise<FuzzKind> {
         return false;
       }
     };
-    const before = new TextDecoder().decode(bytes).split("\n");
+    const before = new TextDecoder("utf-8", { ignoreBOM: true }).decode(bytes).split("\n");
     const after = (await Deno.readTextFile(path)).split("\n");
     assertEquals(after.pop(), "");
     assertEquals(after, before.filter(isWanted));

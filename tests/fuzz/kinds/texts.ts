@@ -112,13 +112,17 @@ export function openResults(): Promise<FuzzKind> {
     return await isDone(async () => {
       const { done, bytes: whole, cut } = await readResults(path, { resume: true });
       assertEquals(whole + cut, bytes.length);
-      const text = new TextDecoder("utf-8", { fatal: true }).decode(bytes.subarray(0, whole));
+      const text = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(
+        bytes.subarray(0, whole),
+      );
       const truth = text.split("\n").slice(0, -1).map((line) => JSON.parse(line));
       assertEquals(done, truth.map(({ index, prompt, seed }) => ({ index, prompt, seed })));
       await Deno.writeFile(path, bytes.subarray(0, whole));
       await sortResults(path);
-      const sorted = (await Deno.readTextFile(path)).split("\n").slice(0, -1).map((line) => JSON.parse(line));
-      assertEquals(sorted, truth.toSorted((a, b) => a.index - b.index));
+      const sorted = (await Deno.readTextFile(path)).split("\n").slice(0, -1);
+      const indices = truth.map(({ index }) => index);
+      assertEquals(sorted.map((line) => JSON.parse(line).index), indices.toSorted((a, b) => a - b));
+      assertEquals(sorted.toSorted(), text.split("\n").slice(0, -1).toSorted());
     }, { names: [path] });
   }
   const make = (seed: number): FuzzInput => ({ name: "out.jsonl", bytes: mutatedLines(RESULTS, { seed }) });
