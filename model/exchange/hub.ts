@@ -45,6 +45,13 @@ export interface Repository {
 /** A server that says nothing for this long is not there. */
 const SILENCE_MS = 60_000;
 
+/**
+ * Parts of a listing, each of a thousand files, and bytes of all answers: no repository of a model has as much, and a
+ * server could go on for ever.
+ */
+const MAX_REQUESTS = 100;
+const MAX_ANSWER_BYTES = 100_000_000;
+
 const commitSchema = z.string().regex(/^[0-9a-f]{40}$/);
 const entrySchema = z.object({
   type: z.string(),
@@ -61,11 +68,25 @@ const entrySchema = z.object({
  * @throws PullError when the Hub cannot be reached, refuses, or answers something else.
  */
 export async function openRepository({ id, revision }: ModelSource, hub: Hub): Promise<Repository> {
+  let [requests, bytes] = [0, 0];
+  /** An answer that has come as a whole. */
+  async function fetchWhole(url: string | URL | Request, init?: RequestInit): Promise<Response> {
+    const endless = new PullError(`Cannot pull hf:${id}: the listing of ${hub.endpoint} does not end`);
+    if (++requests > MAX_REQUESTS) throw endless;
+    const signal = AbortSignal.timeout(SILENCE_MS);
+    const response = await ask(url, { hub, id, revision, init: { signal, ...init } });
+    const pieces: Uint8Array<ArrayBuffer>[] = [];
+    for await (const piece of response.body ?? []) {
+      bytes += piece.length;
+      if (bytes > MAX_ANSWER_BYTES) throw endless;
+      pieces.push(piece);
+    }
+    return new Response(new Blob(pieces), { headers: response.headers });
+  }
   const request = {
     hubUrl: hub.endpoint,
     ...(hub.token !== null && { accessToken: hub.token }),
-    fetch: (url: string | URL | Request, init?: RequestInit) =>
-      ask(url, { hub, id, revision, init: { signal: AbortSignal.timeout(SILENCE_MS), ...init } }),
+    fetch: fetchWhole,
   };
   try {
     const info = await modelInfo({ name: id, revision, additionalFields: ["sha"], ...request });

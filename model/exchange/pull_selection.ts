@@ -1,5 +1,6 @@
 /** Which files of a repository are downloaded. */
 import type { HubFile, Repository } from "./hub.ts";
+import { TimeLimitError, withinTime } from "../time_limit.ts";
 import { PullError } from "./pull_error.ts";
 
 /** What may stand beside the weights: settings, tokenizer, chat template. */
@@ -21,6 +22,8 @@ const SAFETENSORS = /^model(-\d+-of-\d+)?\.safetensors$|^model\.safetensors\.ind
 const GGUF = /\.gguf$/i;
 /** Pickles run code when they are loaded, so none ever comes here. */
 const PICKLE = /\.(bin|pt|pth|ckpt|pkl|pickle)$/i;
+/** Most time for comparing all names with the patterns. */
+const MAX_MS = 1000;
 /** Most names in a message. */
 const NAMES_SHOWN = 20;
 
@@ -45,6 +48,16 @@ export function selectFiles(
     fail(
       `its file "${shown}" would lie outside the folder, or has a name that is none here; nothing was pulled`,
     );
+  }
+  const names = new Map<string, string>();
+  for (const { path } of selected) {
+    // Some file systems know neither case nor how an accent is written.
+    const key = path.normalize("NFC").toLowerCase();
+    const other = names.get(key);
+    if (other !== undefined) {
+      fail(`its files "${other}" and "${path}" would be one file on some systems; nothing was pulled`);
+    }
+    names.set(key, path);
   }
   return selected;
 }
@@ -75,14 +88,25 @@ function matching(
   { patterns, fail }: { patterns: readonly string[]; fail: (text: string) => never },
 ): HubFile[] {
   const expressions = patterns.map(expressionOf);
-  const idle = expressions.findIndex((expression) => !files.some(({ path }) => expression.test(path)));
+  /** Many stars and a long name take for ever. */
+  function inTime<T>(work: () => T): T {
+    try {
+      return withinTime(MAX_MS, work);
+    } catch (error) {
+      if (!(error instanceof TimeLimitError)) throw error;
+      return fail(`--file ${patterns.join(", ")}: ${error.message}; give patterns with fewer stars`);
+    }
+  }
+  const idle = inTime(() =>
+    expressions.findIndex((expression) => !files.some(({ path }) => expression.test(path)))
+  );
   if (idle >= 0) {
     const pickles = PICKLE.test(patterns[idle]!)
       ? "; pickled weights are never pulled: they can run code"
       : "";
     fail(`--file ${patterns[idle]} matches none of its files: ${namesOf(files)}${pickles}`);
   }
-  return files.filter(({ path }) => expressions.some((expression) => expression.test(path)));
+  return inTime(() => files.filter(({ path }) => expressions.some((expression) => expression.test(path))));
 }
 
 /** As in a shell: `*` and `?` stay within a folder's name and do not begin a hidden one. */
@@ -95,9 +119,15 @@ function expressionOf(pattern: string): RegExp {
   return new RegExp(`^${parts.join("/")}$`);
 }
 
+/** Names that are devices on Windows, whatever their extension. */
+const DEVICE = /^(con|prn|aux|nul|com\d|lpt\d)(\.|$)/i;
+
 /** Whether a path of the listing is relative, goes down only, and means the same on every system. */
 function isInside(path: string): boolean {
-  return path.split("/").every((part) => !["", ".", ".."].includes(part) && !/[\\:\p{Cc}]/u.test(part));
+  return path.isWellFormed() &&
+    path.split("/").every((part) =>
+      part !== "" && !/[\\:<>"|?*\p{Cc}]/u.test(part) && !/[. ]$/.test(part) && !DEVICE.test(part)
+    );
 }
 
 function namesOf(files: readonly HubFile[]): string {

@@ -16,6 +16,8 @@ import type { TokenizerFiles } from "./tokenizer_json.ts";
 
 const PREFIX = "tokenizer.ggml.";
 const TEMPLATE = "tokenizer.chat_template";
+/** Lists the names of templates, which their keys say as well. */
+const TEMPLATE_NAMES = "tokenizer.chat_templates";
 
 /** Kinds of tokens in `token_type` that matter here. */
 const [NORMAL, UNKNOWN, CONTROL, USER_DEFINED] = [1, 2, 3, 4];
@@ -57,7 +59,6 @@ export function ggufTokenizer(
   const { tokens, bos_token_id: bos, eos_token_id: eos } = fields;
   const { normalizer, preTokenizer, decoder, model, addBos } = formOf(fields, fail);
   const hasBos = fields.add_bos_token ?? addBos;
-  const template = metadata[TEMPLATE];
   return {
     tokenizer: {
       version: "1.0",
@@ -82,15 +83,30 @@ export function ggufTokenizer(
     config: {
       bos_token: bos === undefined ? null : tokens[bos],
       eos_token: eos === undefined ? null : tokens[eos],
-      chat_template: typeof template === "string" ? template : null,
+      chat_template: chatTemplates(metadata, fail),
     },
     endTokens: [fields.eot_token_id, fields.eom_token_id].filter((id) => id !== undefined),
     source,
   };
 }
 
+/** The chat templates: those beside the default one have their name in the key. */
+function chatTemplates(
+  metadata: Readonly<Record<string, unknown>>,
+  fail: Fail,
+): TokenizerFiles["config"]["chat_template"] {
+  const templates = Object.entries(metadata).flatMap(([key, template]) => {
+    if (key !== TEMPLATE && !key.startsWith(`${TEMPLATE}.`)) return [];
+    if (typeof template !== "string") fail(`${key} is no text`);
+    return [{ name: key.slice(TEMPLATE.length + 1) || "default", template: template as string }];
+  });
+  const [first] = templates;
+  if (!first) return null;
+  return templates.length === 1 && first.name === "default" ? first.template : templates;
+}
+
 function readFields(metadata: Readonly<Record<string, unknown>>, fail: Fail): Fields {
-  const known = [TEMPLATE, ...Object.keys(schema.shape).map((key) => PREFIX + key)];
+  const known = [TEMPLATE, TEMPLATE_NAMES, ...Object.keys(schema.shape).map((key) => PREFIX + key)];
   const found = misspelledName(Object.keys(metadata), known);
   if (found) fail(`it has the unknown key ${found.name}, but no ${found.meant}`);
   const given = Object.fromEntries(Object.keys(schema.shape).map((key) => [key, metadata[PREFIX + key]]));

@@ -13,7 +13,7 @@ import type {
   TokenizerParts,
 } from "./tokenizer_schema.ts";
 import type { Vocabulary } from "./tokenizer_vocabulary.ts";
-import { wordEncoder } from "./tokenizer_words.ts";
+import { isOfPatterns, wordEncoder } from "./tokenizer_words.ts";
 
 type Fail = (text: string) => never;
 
@@ -68,10 +68,10 @@ export function textEncoder(
   /** With patterns of the file's own, which may take years for fifty letters. */
   function encodeInTime(text: string): number[] {
     try {
-      return withinTime(MAX_MS + MAX_MS_PER_CHARACTER * text.length, () => encode(text));
+      return withinTime(MAX_MS + Math.ceil(MAX_MS_PER_CHARACTER * text.length), () => encode(text));
     } catch (cause) {
-      if (cause instanceof DataError) throw cause;
-      return fail(`its patterns cannot part the text: ${(cause as Error).message}`);
+      if (!isOfPatterns(cause)) throw cause;
+      return fail(`its patterns cannot be used on the text: ${cause.message}`);
     }
   }
   const hasPatterns = [...parts.normalizer, ...parts.preTokenizer].some((step) =>

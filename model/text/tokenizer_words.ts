@@ -2,8 +2,7 @@
  * Tokens word by word. In byte-level tokenizers a word's tokens depend on nothing around it, and texts have the same
  * words again and again: what was found once is kept.
  */
-import { DataError } from "./documents.ts";
-import { withinTime } from "../time_limit.ts";
+import { TimeLimitError, withinTime } from "../time_limit.ts";
 import { longWordError, ownCopy } from "./bpe_words.ts";
 
 /** What parts a text into words. */
@@ -70,6 +69,11 @@ export function wordEncoder(
   return encode;
 }
 
+/** Whether an error is what patterns end in that take too long, are too large, or make too much of a text. */
+export function isOfPatterns(error: unknown): error is Error {
+  return [TimeLimitError, SyntaxError, RangeError].some((kind) => error instanceof kind);
+}
+
 /** The same words; `fail` is called when looking for them takes too long. */
 function* wordsInTime(
   found: Generator<string, void>,
@@ -88,9 +92,8 @@ function* wordsInTime(
     try {
       taken = withinTime(MAX_MS, take);
     } catch (cause) {
-      throw cause instanceof DataError
-        ? cause
-        : fail(`its patterns cannot part the text: ${(cause as Error).message}`);
+      if (!isOfPatterns(cause)) throw cause;
+      fail(`its patterns cannot be used on the text: ${cause.message}`);
     }
     yield* taken;
   }

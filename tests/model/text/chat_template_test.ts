@@ -99,6 +99,12 @@ Deno.test("a template that fails or does not end gives one line", () => {
     ["{% macro f(g) %}{{ g(g) }}{% endmacro %}{{ f(f) }}", "goes deeper than"],
     ["{{ range(10 ** 12) }}", "a range of 1000000000000 numbers"],
     ["{{ range(0, 5, 0) }}", "a range of Infinity numbers"],
+    // What its parser and its filters do by themselves.
+    [" ".repeat(2_000_000) + "x", "does not end within 1 s"],
+    [
+      `${double("1", ",").replaceAll("n.x , n.x", "[n.x, n.x]")}{{ n.x | tojson }}`,
+      "does not end within 1 s",
+    ],
     [double("'ab'", "~"), "characters or items"],
     [double("[1]", "+"), "characters or items"],
   ] as const;

@@ -89,7 +89,8 @@ Deno.test("a byte-level tokenizer makes the same tokens when it is read again", 
   assertEquals([fields["tokenizer.chat_template"], fields["tokenizer.chat_template.tool_use"]], ["a", "b"]);
 
   const again = readAgain(files);
-  assertEquals(again.config, { bos_token: "<|im_start|>", eos_token: "<|im_end|>", chat_template: "a" });
+  const chat_template = [{ name: "default", template: "a" }, { name: "tool_use", template: "b" }];
+  assertEquals(again.config, { bos_token: "<|im_start|>", eos_token: "<|im_end|>", chat_template });
   const [before, after] = [jsonTokenizer(files), jsonTokenizer(again)];
   assertEquals(after.endTokens, before.endTokens);
   for (const { text, ids } of fixtureLines("byte_level")) {
