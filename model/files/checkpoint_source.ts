@@ -27,7 +27,9 @@ export interface CheckpointSource {
 }
 
 /**
- * Opens a folder with a config.json and safetensors, a GGUF file, or a folder whose only model is a GGUF file.
+ * Opens a folder with a config.json and safetensors, a GGUF file, or a folder whose only model is a GGUF file. Links in a
+ * folder are followed, as every program does: Hugging Face's own cache consists of them. Names that files give of other
+ * files never lead out of the folder.
  *
  * @throws CheckpointError or ConfigError for what is no model, or none that this program can run.
  */

@@ -102,13 +102,15 @@ export class SafetensorsFile implements WeightFile {
   }
 }
 
-/** Opens a file to read. @throws CheckpointError when it is not there, or a folder. */
+/** Opens a file to read. @throws CheckpointError when it is not there, a folder, or nothing that is stored, as a pipe. */
 export async function openForReading(path: string): Promise<Deno.FsFile> {
   const info = await Deno.stat(path).catch((cause) => {
     if (!(cause instanceof Deno.errors.NotFound || cause instanceof Deno.errors.NotADirectory)) throw cause;
     throw new CheckpointError(`Cannot load ${path}: no such file`, { cause });
   });
   if (info.isDirectory) throw new CheckpointError(`Cannot load ${path}: it is a folder, wanted a file`);
+  // Opening a pipe would wait for whoever writes into it.
+  if (!info.isFile) throw new CheckpointError(`Cannot load ${path}: it is a pipe or a device, wanted a file`);
   return await Deno.open(path);
 }
 

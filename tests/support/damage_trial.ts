@@ -90,27 +90,33 @@ export async function trial(
   { folder, original }: { folder: string; original: LoadedTokenizer },
 ): Promise<Outcome> {
   await writeFiles(folder, files);
-  const start = performance.now();
-  let loaded: LoadedModel | null = null;
-  let message = "";
-  try {
-    loaded = await loadModel(join(folder, entry));
-  } catch (error) {
-    const isClear = error instanceof CheckpointError || error instanceof ConfigError;
-    assert(isClear, `${label}: ${(error as Error).stack}`);
-    ({ message } = error);
-    assertMatch(message, /^\P{Cc}{20,1200}$/u, label);
-    const isNamed = [folder, ...Object.keys(files)].some((name) => error.message.includes(name));
-    assert(isNamed, `${label}: no file is named by ${message}`);
+  async function attempt(): Promise<Outcome> {
+    const start = performance.now();
+    let loaded: LoadedModel | null = null;
+    let message = "";
+    try {
+      loaded = await loadModel(join(folder, entry));
+    } catch (error) {
+      const isClear = error instanceof CheckpointError || error instanceof ConfigError;
+      assert(isClear, `${label}: ${(error as Error).stack}`);
+      ({ message } = error);
+      assertMatch(message, /^\P{Cc}{20,1200}$/u, label);
+      const isNamed = [folder, ...Object.keys(files)].some((name) => error.message.includes(name));
+      assert(isNamed, `${label}: no file is named by ${message}`);
+    }
+    return { loaded, message, ms: performance.now() - start };
   }
-  const ms = performance.now() - start;
-  assertLess(ms, MAX_MS, label);
+  let outcome = await attempt();
+  // Something else may have kept the machine busy: what is slow is slow twice.
+  if (outcome.ms > MAX_MS) outcome = await attempt();
+  const { loaded, ms } = outcome;
+  assertLess(ms, MAX_MS, `${label}: ${ms} ms`);
   assertLess(Deno.memoryUsage().rss, MAX_BYTES, label);
   if (loaded) {
     assertTrueModel(loaded, { files, label });
     assertTrueTokenizer(loaded.tokenizer, { files, originalFiles, original, label });
   }
-  return { loaded, message, ms };
+  return outcome;
 }
 
 /** Fails unless configuration and weights are what the files say, and nothing that they hold is left out. */
