@@ -134,18 +134,24 @@ const DOCUMENTS = [{ text: "Call me Ishmael.\nSome years ago" }, { text: "", n: 
   id: "a",
 }];
 
+/** Values of --text-field, the usual one first. */
+const TEXT_FIELDS = ["text", "id", "__proto__", "constructor", "length", "0"];
+
 /** Training texts: one text, or JSONL. */
 export function openDocuments(): Promise<FuzzKind> {
   async function check({ name, bytes }: FuzzInput, folder: string): Promise<boolean> {
     const path = join(folder, name);
     await Deno.writeFile(path, bytes);
-    return await isDone(async () => {
-      const documents = await Array.fromAsync(readDocuments([path], { textField: "text" }));
-      const truth = name.endsWith(".jsonl")
-        ? trueRecords(bytes).map(({ text }) => text)
-        : [new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes)];
-      assertEquals(documents.map(({ text }) => text) as unknown[], truth);
-    }, { names: [path] });
+    const isRead = (textField: string): Promise<boolean> =>
+      isDone(async () => {
+        const documents = await Array.fromAsync(readDocuments([path], { textField }));
+        const truth = name.endsWith(".jsonl")
+          ? trueRecords(bytes).map((record) => record[textField])
+          : [new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes)];
+        assertEquals(documents.map(({ text }) => text) as unknown[], truth);
+      }, { names: [path] });
+    const [isAccepted = false] = await Promise.all(TEXT_FIELDS.map(isRead));
+    return isAccepted;
   }
   function make(seed: number): FuzzInput {
     const name = seed % 4 === 0 ? "data.txt" : "data.jsonl";

@@ -1,12 +1,14 @@
 /** What of a repository is pulled: weights and what belongs to them, patterns, and names that nobody may follow. */
 import { assertEquals } from "@std/assert";
 import { join } from "@std/path";
+import { COMMIT } from "../../support/hub_server.ts";
 import { parseSource } from "../../../model/exchange/pull.ts";
 import {
   assertRefused,
   chosen,
   contents,
   FILES,
+  MODEL,
   plan,
   pull,
   pullTest,
@@ -56,6 +58,27 @@ pullTest("patterns choose as a shell does, and must match", {}, async (hub, cach
   await assertRefused(names(), ["neither model.safetensors nor a GGUF", "never pulled", "README.md"]);
   hub.state.files = {};
   await assertRefused(names(), ["neither model.safetensors nor a GGUF", "none"]);
+});
+
+pullTest("names that are one file, or none, on some systems are refused", {}, async (hub, cache) => {
+  const patterns = ["*"];
+  hub.state.files = { "a.gguf": weights(9), "A.gguf": weights(8) };
+  await assertRefused(plan(hub, { cache }, { patterns }), ['"a.gguf" and "A.gguf" would be one file']);
+  for (const name of ["nul", "COM1.gguf", "a.gguf.", "a.gguf ", "a?.gguf"]) {
+    hub.state.files = { [name]: weights(9) };
+    await assertRefused(plan(hub, { cache }, { patterns }), [name, "a name that is none here"]);
+  }
+  hub.state.files = { "null.gguf": weights(9), "com10.gguf": weights(8), "a.b c.gguf": weights(7) };
+  assertEquals((await plan(hub, { cache }, { patterns })).files.length, 3);
+});
+
+pullTest("a listing without end is given up", {}, async (hub, cache) => {
+  const tree = `tree/${COMMIT}`;
+  const link = `<${hub.endpoint}/api/models/${MODEL}/${tree}>; rel="next"`;
+  hub.state.answers = { [tree]: () => Response.json([], { headers: { link } }) };
+  await assertRefused(plan(hub, { cache }), ["the listing of", "does not end"]);
+  hub.state.answers = { [tree]: () => new Response("[" + " ".repeat(110_000_000)) };
+  await assertRefused(plan(hub, { cache }), ["the listing of", "does not end"]);
 });
 
 pullTest("a listing cannot lead out of the folder", {}, async (hub, cache) => {

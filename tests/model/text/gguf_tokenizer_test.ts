@@ -123,6 +123,22 @@ Deno.test("end tokens and the chat template come with the tokenizer", () => {
   assertEquals(jsonTokenizer(files).endTokens, [2, 0, 1]);
 });
 
+Deno.test("chat templates with names come with the default one, and must be texts", () => {
+  const templatesOf = (templates: Metadata): unknown =>
+    ggufTokenizer({ ...ggml(byteLevel()), ...templates }, { source: "a.gguf" }).config.chat_template;
+  const tools = { "tokenizer.chat_template.tool_use": "b", "tokenizer.chat_templates": ["tool_use"] };
+  const named = { name: "tool_use", template: "b" };
+  assertEquals(templatesOf({}), null);
+  assertEquals(templatesOf({ ...tools, "tokenizer.chat_template": "a" }), [named, {
+    name: "default",
+    template: "a",
+  }]);
+  assertEquals(templatesOf(tools), [named]);
+  for (const key of ["tokenizer.chat_template", "tokenizer.chat_template.rag"]) {
+    assertThrows(() => templatesOf({ [key]: 5 }), CheckpointError, `${key} is no text`);
+  }
+});
+
 Deno.test("metadata that are damaged, or describe another tokenizer, are refused in one line", () => {
   const cases: readonly (readonly [fields: Metadata, part: string])[] = [
     [byteLevel({ model: "bert" }), 'tokenizer.ggml.model is "bert"'],
