@@ -54,6 +54,9 @@ export async function importAuthorsWeights(file: WeightFile, config: ModelConfig
 async function checkedSource(file: WeightFile, { spec: { shape }, names }: AuthorsWeight): Promise<string> {
   const [source = names[0], ...copies] = names.filter((name) => file.entries.has(name));
   storedFormat(file, { name: source, shape });
+  // A copy of a dtype that no weight can be is refused as the first would be.
+  const strange = names.find((name) => file.others.has(name));
+  if (strange !== undefined) storedFormat(file, { name: strange, shape });
   for (const copy of copies) {
     if (await areEqual(file, { shape, names: [source, copy] })) continue;
     const advice = copy === "lm_head.weight"
