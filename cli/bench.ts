@@ -45,6 +45,11 @@ interface ThroughputFlags {
 export function benchCommand(): Command<any> {
   const command = new Command()
     .description("Compare speeds, side by side in one run.")
+    .example("What many texts at once bring", "mor bench throughput")
+    .example(
+      "What a format brings",
+      'mor bench compare my-model --base "--dtype f32" --change "--dtype q8_0"',
+    )
     .action(() => command.showHelp());
   return command
     .command("throughput", throughputCommand())

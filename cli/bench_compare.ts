@@ -40,10 +40,12 @@ export function compareCommand(): Command<any> {
         "tag, which takes a checkout with git; then each measurement is a process.",
     )
     .arguments("<model:string>")
+    .group("Comparison")
     .option("--base <flags:string>", "Flags of the base; without any it is the program as it runs now.")
     .option("--change <flags:string>", "Flags of the change, as for --base.")
     .option("--pairs <n:integer>", "Times to measure both; more make the interval narrower.", { default: 7 });
   return addWorkFlags(command)
+    .group("Output")
     .option("--json", "Print one JSON object, with all pairs.")
     .example("Formats", 'mor bench compare my-model --base "--dtype f32" --change "--dtype q8_0"')
     .example(

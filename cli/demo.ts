@@ -39,8 +39,8 @@ export function demoCommand(): Command<any> {
     .description(
       "Train a small Mixture-of-Recursions model on a text and let it write: about two minutes on two cores.",
     )
-    .option("--data <file:string>", "The text; `deno task demo` brings Moby Dick.", { required: true })
-    .option("--out <folder:string>", "Folder of the checkpoint; a demo in the default one is replaced.", {
+    .option("--data <file:file>", "The text; `deno task demo` brings Moby Dick.", { required: true })
+    .option("--out <folder:file>", "Folder of the checkpoint; a demo in the default one is replaced.", {
       default: DEMO_FOLDER,
     })
     .option("--steps <n:integer>", "Optimizer steps.", { default: 800 })

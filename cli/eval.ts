@@ -44,7 +44,7 @@ export function evalCommand(): Command<any> {
         "Routed causally, as in generation, and by top-k, as in training and in the paper's figures.",
     )
     .arguments("<checkpoint:string>")
-    .option("--data <path:string>", "Text or JSONL file, or a folder of them; repeatable.", {
+    .option("--data <path:file>", "Text or JSONL file, or a folder of them; repeatable.", {
       collect: true,
       required: true,
     })

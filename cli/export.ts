@@ -37,7 +37,7 @@ export function exportCommand(): Command<any> {
     )
     .arguments("<checkpoint:string>")
     .option("--format <name:string>", "hf or gguf.", { required: true })
-    .option("--out <path:string>", "Folder to write; with gguf the file.", { required: true })
+    .option("--out <path:file>", "Folder to write; with gguf the file.", { required: true })
     .option(
       "--dtype <format:string>",
       `Write matrices as ${FOLDER_DTYPES.join(", ")}, with gguf also ${

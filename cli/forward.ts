@@ -40,7 +40,7 @@ export function forwardCommand(): Command<any> {
     .description("Run given token ids through a model: logits, loss terms, chosen positions, gradients.")
     .arguments("<checkpoint:string>")
     .option(
-      "--ids <file:string>",
+      "--ids <file:file>",
       'JSON: {"input_ids": [[...]], "targets": [[...]]}; targets are optional.',
       {
         required: true,
@@ -58,7 +58,7 @@ export function forwardCommand(): Command<any> {
       "--greedy <n:integer>",
       "Continue the first row by n tokens, causally and greedily; without --cached the text runs again for each.",
     )
-    .option("--gradients <file:string>", "Write the gradients of the total loss, under the weights' names.")
+    .option("--gradients <file:file>", "Write the gradients of the total loss, under the weights' names.")
     .option("--dtype <format:string>", DTYPE_HELP)
     .option("--json", "Print one JSON object.")
     .example("Logits and losses", "mor forward my-model --ids case.json --json")

@@ -24,14 +24,16 @@ export function generateCommand(): Command<any> {
       "Continue a prompt. Routing is causal: each token's depth depends only on the text before it.",
     )
     .arguments("<checkpoint:string>")
+    .group("Prompt")
     .option("-p, --prompt <text:string>", "The prompt; - reads it from stdin.")
-    .option("-f, --file <path:string>", "Read the prompt from a file.")
+    .option("-f, --file <path:file>", "Read the prompt from a file.")
+    .group("Many prompts")
     .option(
-      "--prompts <file:string>",
+      "--prompts <file:file>",
       'Continue many prompts at once: a JSONL file with an object a line, its prompt under "prompt", and where ' +
         "they differ count, temperature, top_k, top_p, min_p, repeat_penalty, stop, seed, system; - reads stdin.",
     )
-    .option("--out <file:string>", "With --prompts, the JSONL file of results; stdout unless given.")
+    .option("--out <file:file>", "With --prompts, the JSONL file of results; stdout unless given.")
     .option("--resume", "With --out, go on with a file of results.")
     .option(
       "--in-order",
@@ -45,6 +47,7 @@ export function generateCommand(): Command<any> {
       "--kv-memory <mib:integer>",
       "With --prompts, MiB for keys and values; what the texts are expected to need unless given.",
     )
+    .group("Sampling")
     .option("-n, --count <n:integer>", "Most tokens to generate.", { default: 128 })
     .option("--temperature <t:number>", "0 always takes the likeliest token.", { default: 0.8 })
     .option("--top-k <k:integer>", "Sample from the k likeliest tokens; 0 is off.", { default: 40 })
@@ -59,6 +62,7 @@ export function generateCommand(): Command<any> {
     })
     .option("--stop <text:string>", "End before this text; repeatable.", { collect: true })
     .option("--seed <n:integer>", "Seed of sampling; random, and echoed, unless given.")
+    .group("Output")
     .option(
       "--depths",
       "Colour each token by the recursion steps that produced it; without colours, a list on stderr.",
@@ -69,11 +73,13 @@ export function generateCommand(): Command<any> {
     )
     .option("--json", "Print one JSON object: the prompt's ids, text, tokens with depth and log-probability.")
     .option("--logprobs <k:integer>", "With --json, the k likeliest alternatives of each token.")
+    .group("Prompt")
     .option(
       "--chat",
       "Give the prompt as a user's message, in the form that the model's chat template makes of it.",
     )
     .option("--system <text:string>", "With --chat, a system message before it.")
+    .group("Memory")
     .option("--dtype <format:string>", DTYPE_HELP)
     .option("--kv-dtype <format:string>", KV_DTYPE_HELP, { default: "f32" })
     .example("Continue a sentence", 'mor generate my-model -p "Call me"')

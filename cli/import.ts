@@ -22,7 +22,7 @@ export function importCommand(): Command<any> {
         "a folder of the authors' PyTorch code. Such models also run as they are; a checkpoint can be trained on.",
     )
     .arguments("<model:string>")
-    .option("--out <folder:string>", "Folder of the checkpoint.", { required: true })
+    .option("--out <folder:file>", "Folder of the checkpoint.", { required: true })
     .option(
       "--dtype <format:string>",
       `Write matrices as ${

@@ -31,6 +31,7 @@ export function inspectCommand(): Command<any> {
     .arguments("<model:string>")
     .option("--json", "Print one JSON object.")
     .example("A preset", "mor inspect 360m-mor3")
+    .example("A file", "mor inspect SmolLM2.gguf --json")
     .action(({ json }: InspectOptions, model: string) => inspect(model, { json }));
 }
 

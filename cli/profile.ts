@@ -42,14 +42,15 @@ export function profileCommand(): Command<any> {
     .arguments("<model:string>");
   return addWorkFlags(command)
     .option("--repeats <n:integer>", "Times to measure each; the median is shown.", { default: 5 })
+    .group("Output")
     .option("--json", "Print one JSON object.")
     .option("--csv", "Print comma-separated values, a line for each kernel and part.")
     .option("--markdown", "Print tables in Markdown.")
     .option(
-      "--trace <file:string>",
+      "--trace <file:file>",
       "Write a timeline that Perfetto (ui.perfetto.dev) and chrome://tracing open.",
     )
-    .option("--html <file:string>", "Write a page with rooflines, timelines and all tables.")
+    .option("--html <file:file>", "Write a page with rooflines, timelines and all tables.")
     .example("A preset's inference", "mor profile 135m-mor3 -p 128 -n 16")
     .example("A shape of one's own", "mor profile config.json --html page.html")
     .example("With training", "mor profile my-model --train --batch-size 8")

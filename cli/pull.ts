@@ -24,7 +24,7 @@ export function pullCommand(): Command<any> {
         "stopped; what is there already is not fetched again. HF_TOKEN opens private models, HF_ENDPOINT names a mirror.",
     )
     .arguments("<model:string>")
-    .option("--out <folder:string>", "Folder for the files; unless given, one in the user's cache.")
+    .option("--out <folder:file>", "Folder for the files; unless given, one in the user's cache.")
     .option(
       "--file <pattern:string>",
       "Fetch the files of this name, with * and ?, instead of what a model needs; repeatable.",

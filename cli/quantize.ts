@@ -44,10 +44,10 @@ export function quantizeCommand(): Command<any> {
       "--embedding-format <name:string>",
       "Of embedding and head, whose errors cost a small model most; as --format unless given.",
     )
-    .option("--out <folder:string>", "Folder of the new checkpoint.")
+    .option("--out <folder:file>", "Folder of the new checkpoint.")
     .option("--dry-run", "Report sizes and errors; write nothing.")
     .option(
-      "--eval <path:string>",
+      "--eval <path:file>",
       "Text to compare both on: perplexity, KL divergence, agreement of the likeliest token; repeatable.",
       { collect: true },
     )

@@ -1,6 +1,7 @@
 /** Names the program and gathers its subcommands. */
 import { Command } from "@cliffy/command";
 import { CompletionsCommand } from "@cliffy/command/completions";
+import { HelpCommand } from "@cliffy/command/help";
 import { benchCommand } from "./bench.ts";
 import { demoCommand } from "./demo.ts";
 import { doctorCommand } from "./doctor.ts";
@@ -8,6 +9,7 @@ import { evalCommand } from "./eval.ts";
 import { exportCommand } from "./export.ts";
 import { forwardCommand } from "./forward.ts";
 import { generateCommand } from "./generate.ts";
+import { formatHelp } from "./help.ts";
 import { importCommand } from "./import.ts";
 import { inspectCommand } from "./inspect.ts";
 import { profileCommand } from "./profile.ts";
@@ -26,9 +28,11 @@ export function rootCommand(): Command<any> {
     .version(VERSION)
     .description("Train and run Mixture-of-Recursions language models on any GPU.")
     .meta("Exit codes", "0 done, 1 failed, 2 wrong usage, 3 no adapter, 4 not enough memory, 130 interrupted")
+    .example("A model of your own", "mor train --model tiny --data book.txt --out my-model")
+    .example("What it writes", 'mor generate my-model -p "It was"')
     .globalOption("-q, --quiet", "Say nothing but results and errors.")
     .globalOption("-v, --verbose", "Show the stack of an error; with --version, what the program is made of.")
-    .help({ colors: openTerminal().hasColor })
+    .help((shown: Command) => formatHelp(shown, openTerminal()))
     .throwErrors()
     .action(() => command.showHelp());
   return command
@@ -46,6 +50,24 @@ export function rootCommand(): Command<any> {
     .command("tokenizer", tokenizerCommand())
     .command("doctor", doctorCommand())
     .command("demo", demoCommand())
-    .command("completions", new CompletionsCommand())
+    .command("completions", completionsCommand())
+    .command("help", helpCommand())
     .reset();
+}
+
+/** Cliffy's command, with words and examples of ours. */
+function completionsCommand(): CompletionsCommand {
+  return new CompletionsCommand()
+    .description(
+      "Print a script that completes commands and flags in a shell; the shell reads it when it starts.",
+    )
+    .example("In ~/.bashrc", "source <(mor completions bash)")
+    .example("In ~/.zshrc, after compinit", "source <(mor completions zsh)")
+    .example("In ~/.config/fish/config.fish", "mor completions fish | source");
+}
+
+function helpCommand(): HelpCommand {
+  return new HelpCommand()
+    .description("Show the help of the program or of a command.")
+    .example("What a training run can be told", "mor help train");
 }

@@ -34,6 +34,7 @@ const PAUSE_INTERVAL = 100;
 export function tokenizerCommand(): Command<any> {
   const command = new Command()
     .description("Make tokenizers.")
+    .example("From a book", "mor tokenizer train --data book.txt --vocab-size 4096 --out my-tokenizer")
     .action(() => command.showHelp());
   return command.command("train", trainCommand()).reset();
 }
@@ -45,7 +46,7 @@ function trainCommand(): Command<any> {
       "Learn a byte-level BPE from text: a tokenizer.json that Hugging Face's library reads, with GPT-2's words. " +
         `Special tokens have the first ids, ${END_OF_TEXT} the very first.`,
     )
-    .option("--data <path:string>", "Text or JSONL file, or a folder of them; repeatable.", {
+    .option("--data <path:file>", "Text or JSONL file, or a folder of them; repeatable.", {
       collect: true,
       required: true,
     })
@@ -60,7 +61,7 @@ function trainCommand(): Command<any> {
       collect: true,
     })
     .option(
-      "--out <path:string>",
+      "--out <path:file>",
       "Folder of tokenizer.json and tokenizer_config.json, or the former's path.",
       {
         required: true,

@@ -40,15 +40,17 @@ export function trainCommand(): Command<any> {
     .description(
       "Train a model on text. Defaults follow the paper's recipe; --dry-run shows what a run would take.",
     )
-    .option("--model <preset:string>", "Preset, such as tiny or 360m-mor3, or a config.json.")
-    .option("--data <path:string>", "Text or JSONL file, or a folder of them; repeatable.", { collect: true })
+    .group("Model and data")
+    .option("--model <preset:file>", "Preset, such as tiny or 360m-mor3, or a config.json.")
+    .option("--data <path:file>", "Text or JSONL file, or a folder of them; repeatable.", { collect: true })
     .option("--text-field <name:string>", "Field of a JSONL line that holds the text (text).")
     .option(
-      "--tokenizer <path:string>",
+      "--tokenizer <path:file>",
       "A tokenizer.json, a folder with one, or a checkpoint with a tokenizer: a preset's vocabulary becomes its own. " +
         "The presets demo and tiny have bytes.",
     )
-    .option("--out <folder:string>", "Folder of the checkpoint and metrics.jsonl.")
+    .option("--out <folder:file>", "Folder of the checkpoint and metrics.jsonl.")
+    .group("Optimization")
     .option("--steps <n:integer>", "Optimizer steps of the whole run (1000).")
     .option("--batch-size <n:integer>", "Sequences in a batch (8).")
     .option("--sequence-length <n:integer>", "Tokens in a sequence (256).")
@@ -58,11 +60,13 @@ export function trainCommand(): Command<any> {
     .option("--decay-steps <n:integer>", "Steps of linear decay to 0 at the end (20 % of the steps).")
     .option("--weight-decay <x:number>", "AdamW's decay of matrices (0.1).")
     .option("--grad-clip <norm:number>", "Largest gradient norm, 0 for none (1).")
+    .group("Routing")
     .option("--capacity-warmup <n:integer>", "Expert choice: steps in which capacities come down from 1 (0).")
     .option(
       "--balancing-warmup <n:integer>",
       "Token choice: steps in which every token runs all recursions (0).",
     )
+    .group("Memory")
     .option(
       "--recompute",
       "Keep only each layer's output and run layers again for their gradients: less memory, about a third more work.",
@@ -76,21 +80,25 @@ export function trainCommand(): Command<any> {
       `Store what layers keep for their gradients as ${ACTIVATION_DTYPES.join(" or ")} (f32). ` +
         "f16 takes about a third of that memory; arithmetic, weights and gradients stay f32.",
     )
-    .option("--init <folder:string>", "Start from this checkpoint's weights instead of random ones.")
+    .group("Model and data")
+    .option("--init <folder:file>", "Start from this checkpoint's weights instead of random ones.")
     .option(
       "--init-method <how:string>",
       `How its layers become fewer: ${INIT_METHODS.join(", ")} (stepwise).`,
     )
+    .group("Optimization")
     .option("--seed <n:integer>", "Seed of weights, batches and sampling (1).")
+    .group("Evaluation and checkpoints")
     .option("--validation-fraction <x:number>", "Part of the text held out, from its end (0.05).")
     .option("--eval-every <n:integer>", "Steps between evaluations, 0 for none (100).")
     .option("--eval-batches <n:integer>", "Most batches of an evaluation (16).")
     .option("--save-every <n:integer>", "Steps between checkpoints (500).")
     .option("--sample-every <n:integer>", "Steps between sample texts, 0 for none (0).")
     .option("--sample-prompt <text:string>", 'How samples begin ("The ").')
+    .group("Run")
     .option("--stop-after <n:integer>", "End cleanly after this step; the schedule stays that of --steps.")
     .option("--resume", "Continue the run in --out; settings not given are those it was started with.")
-    .option("--config <file:string>", "JSON with any of these settings in snake_case; flags win.")
+    .option("--config <file:file>", "JSON with any of these settings in snake_case; flags win.")
     .option("--dry-run", "Show parameters, FLOPs and memory; train nothing.")
     .example("A small model on your text", "mor train --model tiny --data book.txt --out my-model")
     .example(

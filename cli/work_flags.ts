@@ -23,7 +23,7 @@ export interface WorkFlags {
 
 const DEFAULTS = { promptTokens: 512, tokens: 32, batchSize: 4, sequenceLength: 256, seed: 1 } as const;
 
-/** Adds the flags of `WorkFlags` to a command. */
+/** Adds the flags of `WorkFlags` to a command, as a group of their own that goes on after them. */
 export function addWorkFlags(
   // deno-lint-ignore no-explicit-any -- see root.ts
   command: Command<any>,
@@ -31,6 +31,7 @@ export function addWorkFlags(
   // deno-lint-ignore no-explicit-any -- see root.ts
 ): Command<any> {
   return command
+    .group("What is timed")
     .option(
       "-p, --prompt-tokens <n:integer>",
       `Tokens of the prompt; ${DEFAULTS.promptTokens}, or as many as the model's positions allow.`,

@@ -1,16 +1,16 @@
 /** The `Command` of the stand-in: builds a description of a command, which program.ts runs through `commander`. */
 import {
   type AnyValue,
-  type OptionDefinition,
+  type Option,
   type OptionOptions,
   readOption,
   readValue,
   readValues,
+  showOption,
   showValue,
   type ValueDefinition,
 } from "./definitions.ts";
 import { ValidationError } from "./errors.ts";
-import { formatHelp } from "./help.ts";
 import { runProgram } from "./program.ts";
 import {
   type ActionHandler,
@@ -19,6 +19,7 @@ import {
   emptyState,
   type ErrorHandler,
   type Example,
+  type HelpHandler,
   lineage,
 } from "./state.ts";
 import type { Type, TypeHandler } from "./types.ts";
@@ -30,6 +31,17 @@ export interface CommandResult {
   literal: string[];
   cmd: Command;
 }
+
+const HELP_OPTION = readOption("-h, --help", {
+  description: "Show this help.",
+  group: undefined,
+  settings: {},
+});
+const VERSION_OPTION = readOption("-V, --version", {
+  description: "Show the version number for this program.",
+  group: undefined,
+  settings: {},
+});
 
 /** Settings of a custom type: a global one is known to sub-commands too. */
 export interface TypeOptions {
@@ -176,9 +188,16 @@ export class Command<_TParentGlobals = any> {
     return await runProgram(this, args);
   }
 
-  /** The help as text. */
-  getHelp(_options?: { colors?: boolean | "auto" }): string {
-    return formatHelp(this);
+  /** Leaves out the parents' global options. */
+  noGlobals(): this {
+    this.#target.takesGlobals = false;
+    return this;
+  }
+
+  /** The help as text: what the handler makes, here or nearest above; the usage alone if there is none. */
+  getHelp(): string {
+    const handler = lineage(this).find((level) => level.state.helpHandler)?.state.helpHandler;
+    return handler?.(this) ?? `Usage: ${this.getPath()} ${this.getArgsDefinition()}`.trim();
   }
 
   /** Prints the help. */
@@ -187,8 +206,9 @@ export class Command<_TParentGlobals = any> {
     console.log(this.getHelp());
   }
 
-  /** Takes how help is shown: the stand-in's is always plain. */
-  help(_options: { colors?: boolean | "auto" }): this {
+  /** Sets what makes the help, here and in sub-commands; the package's own layout is left out. */
+  help(handler: HelpHandler): this {
+    this.#target.helpHandler = handler;
     return this;
   }
 
@@ -257,9 +277,11 @@ export class Command<_TParentGlobals = any> {
     return this.state.arguments.map(showValue).join(" ");
   }
 
-  /** Own and inherited options, without hidden ones unless asked for. */
-  getOptions(hidden = false): OptionDefinition[] {
-    return allOptions(this).filter((option) => hidden || !option.settings.hidden);
+  /** Help, version, own and inherited options, without hidden ones unless asked for. */
+  getOptions(hidden = false): Option[] {
+    const isVersioned = !this.getParent() && this.getVersion() !== undefined;
+    return [HELP_OPTION, ...(isVersioned ? [VERSION_OPTION] : []), ...allOptions(this)]
+      .filter((option) => hidden || !option.settings.hidden).map(showOption);
   }
 
   /** Sub-commands, without hidden ones unless asked for. */

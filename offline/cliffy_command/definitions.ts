@@ -41,6 +41,20 @@ export interface OptionDefinition {
   readonly settings: OptionOptions;
 }
 
+/** An option as the package's `getOptions` shows it. */
+export interface Option extends OptionOptions {
+  readonly name: string;
+  readonly flags: readonly string[];
+  readonly args: readonly ValueDefinition[];
+  readonly description: string;
+  readonly groupName?: string | undefined;
+}
+
+/** The record that `getOptions` shows of an option. */
+export function showOption({ name, flags, value, description, group, settings }: OptionDefinition): Option {
+  return { ...settings, name, flags, args: value ? [value] : [], description, groupName: group };
+}
+
 /** Reads one `<name:type>`. */
 export function readValue(text: string, description?: string): ValueDefinition {
   const [name = "", type = "string"] = text.slice(1, -1).split(":");

@@ -12,10 +12,9 @@ class OutputRequest {
 }
 
 /** An option in commander's words; types are left out, they are read later. */
-export function toCommanderOption({ flags, value, description, settings }: OptionDefinition): Option {
+function toCommanderOption({ flags, value }: OptionDefinition): Option {
   const shown = [...flags].sort((a, b) => a.length - b.length).join(", ");
-  const option = new Option(value ? `${shown} ${showValue(value)}` : shown, description);
-  return settings.hidden ? option.hideHelp() : option;
+  return new Option(value ? `${shown} ${showValue(value)}` : shown);
 }
 
 interface Session {
@@ -84,7 +83,7 @@ function toValidationError(error: CommanderError, cmd: Command): ValidationError
         cause: error,
       });
     }
-    const known = [...cmd.getOptions(true).map((option) => toFlag(option.name)), "--help"];
+    const known = cmd.getOptions(true).map((option) => toFlag(option.name));
     return new ValidationError(`Unknown option "${name}".${didYouMean("option", name, known)}`, {
       cause: error,
     });

@@ -9,6 +9,9 @@ export type ActionHandler = (this: Command, options: AnyValue, ...args: AnyValue
 /** Called with every error before it is thrown or printed. */
 export type ErrorHandler = (error: Error, cmd: Command) => unknown;
 
+/** Makes the help of a command. */
+export type HelpHandler = (cmd: Command) => string;
+
 /** One example shown in the help. */
 export interface Example {
   name: string;
@@ -32,6 +35,9 @@ export interface CommandState {
   group: string | undefined;
   action: ActionHandler | undefined;
   errorHandler: ErrorHandler | undefined;
+  helpHandler: HelpHandler | undefined;
+  /** Whether the parents' global options are known here and below. */
+  takesGlobals: boolean;
   throws: boolean;
   exits: boolean | undefined;
   readonly options: OptionDefinition[];
@@ -53,6 +59,8 @@ export function emptyState(): CommandState {
     group: undefined,
     action: undefined,
     errorHandler: undefined,
+    helpHandler: undefined,
+    takesGlobals: true,
     throws: false,
     exits: undefined,
     options: [],
@@ -71,11 +79,9 @@ export function lineage(cmd: Command): Command[] {
 
 /** Own options and the global ones of the parents. */
 export function allOptions(cmd: Command): OptionDefinition[] {
-  const [own, ...parents] = lineage(cmd);
-  return [
-    ...own!.state.options,
-    ...parents.flatMap((parent) => parent.state.options.filter((option) => option.settings.global)),
-  ];
+  const parent = cmd.state.takesGlobals ? cmd.getParent() : undefined;
+  const inherited = parent ? allOptions(parent).filter((option) => option.settings.global) : [];
+  return [...cmd.state.options, ...inherited];
 }
 
 /** The type of this name, as the command sees it. @throws {TypeError} if there is none. */

@@ -56,6 +56,9 @@ export class StringType extends Type<string> {
 /** A path; not looked at. */
 export class FileType extends StringType {}
 
+/** The name of a command. */
+export class CommandType extends StringType {}
+
 /** A finite number. */
 export class NumberType extends Type<number> {
   parse(type: ArgumentValue): number {
