@@ -120,7 +120,7 @@ function rowOf(
   return `| ${cells.join(" | ")} |`;
 }
 
-/** Trains each model on the demo's book and prints the table of the README. */
+/** Trains each model on the demo's book and prints the table of README.md. */
 export async function compareRouters(device: GpuDevice): Promise<void> {
   const tokens = await readTokens([BOOK], { tokenizer: byteTokenizer, textField: "text" });
   const dataset = await splitTokens(tokens, {
