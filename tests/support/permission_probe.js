@@ -33,7 +33,9 @@ for (const [name, attempt] of Object.entries(tries)) {
     answers[name] = "allowed";
   } catch (error) {
     // Anything but a refusal means that it was tried; an import says the same with another type of error.
-    answers[name] = error instanceof Deno.errors.NotCapable || /^Requires import access/.test(error.message) ? "refused" : `${error.name}: ${error.message}`;
+    answers[name] = error instanceof Deno.errors.NotCapable || /^Requires import access/.test(error.message)
+      ? "refused"
+      : `${error.name}: ${error.message}`;
   }
 }
-console.log(JSON.stringify(answers));
+Deno.stdout.writeSync(new TextEncoder().encode(JSON.stringify(answers)));
