@@ -25,7 +25,7 @@ export function elementCount(shape: readonly number[]): number {
 }
 
 /** Bytes that a tensor of this shape takes when it has a buffer of its own. */
-export function tensorBytes(shape: readonly number[]): number {
+function tensorBytes(shape: readonly number[]): number {
   // WebGPU has no empty buffers, and kernels bind vec4 arrays.
   return Math.max(16, Math.ceil((elementCount(shape) * ELEMENT_BYTES) / 16) * 16);
 }

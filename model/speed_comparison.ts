@@ -6,7 +6,7 @@ export const SIDES = ["base", "change"] as const;
 export type Side = typeof SIDES[number];
 
 /** Kinds of work, in the order in which they are done. */
-export const WORK_NAMES = ["prefill", "decode", "train"] as const;
+const WORK_NAMES = ["prefill", "decode", "train"] as const;
 export type WorkName = typeof WORK_NAMES[number];
 
 /** A piece of work, measured once. */

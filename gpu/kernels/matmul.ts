@@ -121,7 +121,7 @@ function productKind({ rows, counted, partOf = rows }: MatmulSettings): ProductK
 }
 
 /** The variant that a device is tuned to use for a product. */
-export function matmulVariant({ tuning }: GpuDevice, settings: MatmulSettings): MatmulVariant {
+function matmulVariant({ tuning }: GpuDevice, settings: MatmulSettings): MatmulVariant {
   return MATMUL_VARIANTS[tuning[productKind(settings)]];
 }
 

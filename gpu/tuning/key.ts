@@ -8,7 +8,7 @@ import { tuningCases } from "./measure.ts";
 import { VECTOR_ROWS } from "./tuning.ts";
 
 /** Sources and constants of every variant: where they change, measurements are void. */
-export const TUNED_SOURCES: string = JSON.stringify([
+const TUNED_SOURCES: string = JSON.stringify([
   ...[MATMUL_VARIANTS, VECTOR_VARIANTS, PANEL_VARIANTS, VECTOR_ROWS],
   ...[ATTENTION_VARIANTS, ATTENTION_KERNELS, CACHED_VARIANTS],
 ]);

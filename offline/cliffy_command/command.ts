@@ -1,6 +1,7 @@
 /** The `Command` of the stand-in: builds a description of a command, which program.ts runs through `commander`. */
 import {
   type AnyValue,
+  HELP_OPTION,
   type Option,
   type OptionOptions,
   readOption,
@@ -9,6 +10,7 @@ import {
   showOption,
   showValue,
   type ValueDefinition,
+  VERSION_OPTION,
 } from "./definitions.ts";
 import { ValidationError } from "./errors.ts";
 import { runProgram } from "./program.ts";
@@ -31,17 +33,6 @@ export interface CommandResult {
   literal: string[];
   cmd: Command;
 }
-
-const HELP_OPTION = readOption("-h, --help", {
-  description: "Show this help.",
-  group: undefined,
-  settings: {},
-});
-const VERSION_OPTION = readOption("-V, --version", {
-  description: "Show the version number for this program.",
-  group: undefined,
-  settings: {},
-});
 
 /** Settings of a custom type: a global one is known to sub-commands too. */
 export interface TypeOptions {

@@ -86,6 +86,17 @@ export function readOption(
   return { name: longest.replace(/^-+/, ""), flags, value: value ? readValue(value) : undefined, ...rest };
 }
 
+const OUTPUT = { group: undefined, settings: {} };
+
+/** What every command has. */
+export const HELP_OPTION = readOption("-h, --help", { description: "Show this help.", ...OUTPUT });
+
+/** What a program with a version has. */
+export const VERSION_OPTION = readOption("-V, --version", {
+  description: "Show the version number for this program.",
+  ...OUTPUT,
+});
+
 /** The flag of an option's name: `n` becomes `-n`, `steps` becomes `--steps`. */
 export function toFlag(name: string): string {
   return name.length > 1 ? `--${name}` : `-${name}`;
