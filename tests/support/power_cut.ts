@@ -5,6 +5,7 @@
  * The functions of `Deno` that change files are replaced for a while. Any that is not modelled here throws, so that new
  * code cannot slip past the model.
  */
+import { stub } from "@std/testing/mock";
 import { basename, dirname, resolve } from "@std/path";
 
 /** A file or folder, whatever its names are. */
@@ -62,6 +63,8 @@ const UNMODELLED = [
 ] as const;
 const FILE_METHODS = ["write", "writeSync", "sync", "truncate", "seek"] as const;
 
+type Method = (...args: unknown[]) => unknown;
+
 /** Writes down what happens below a folder until it is disposed. */
 export class DiskRecorder implements Disposable {
   readonly operations: DiskOperation[] = [];
@@ -70,7 +73,7 @@ export class DiskRecorder implements Disposable {
   readonly #folders = new Map<Inode, Map<string, Inode>>([[ROOT, new Map()]]);
   readonly #sizes = new Map<Inode, number>();
   readonly #open = new WeakMap<Deno.FsFile, { inode: Inode; place: number; isAppending: boolean }>();
-  readonly #restore: (() => void)[] = [];
+  readonly #stubs: Disposable[] = [];
   #next: Inode = ROOT + 1;
   #calls = 0;
 
@@ -112,7 +115,7 @@ export class DiskRecorder implements Disposable {
         this.#made(path);
       },
     } satisfies Record<typeof CHANGING[number], unknown>;
-    for (const name of CHANGING) this.#replace(Deno, name, changing[name]);
+    for (const name of CHANGING) this.#replace(Deno, name, changing[name] as Method);
     for (const name of UNMODELLED) {
       const original = Deno[name] as (...args: unknown[]) => unknown;
       this.#replace(Deno, name, (...args: unknown[]): unknown => {
@@ -131,13 +134,12 @@ export class DiskRecorder implements Disposable {
   }
 
   [Symbol.dispose](): void {
-    for (const restore of this.#restore) restore();
+    for (const replaced of this.#stubs) replaced[Symbol.dispose]();
   }
 
-  #replace(owner: object, name: string, value: unknown): void {
-    const original = Reflect.get(owner, name);
-    Reflect.set(owner, name, value);
-    this.#restore.push(() => Reflect.set(owner, name, original));
+  #replace(owner: object, name: string, method: Method): void {
+    const methods = owner as Record<string, Method>;
+    this.#stubs.push(stub(methods, name, method));
   }
 
   #call(name: string): void {
@@ -259,6 +261,6 @@ export class DiskRecorder implements Disposable {
         return place;
       },
     } satisfies Record<typeof FILE_METHODS[number], unknown>;
-    for (const name of FILE_METHODS) this.#replace(prototype, name, methods[name]);
+    for (const name of FILE_METHODS) this.#replace(prototype, name, methods[name] as Method);
   }
 }
