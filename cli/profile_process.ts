@@ -56,9 +56,7 @@ export async function profileByProcess(
     signal,
   }).output();
   const decoder = new TextDecoder();
-  if (code !== 0) {
-    throw new ProcessError(lastError(decoder.decode(stderr)) ?? `it ended with exit code ${code}`);
-  }
+  if (code !== 0) throw new ProcessError(reasonOf(code, decoder.decode(stderr)));
   return readProfile(decoder.decode(stdout));
 }
 
@@ -99,11 +97,17 @@ function readProfile(text: string): ProcessProfile {
   return { adapter: { description, isSoftware }, times: { ...times, ...(train && { train }) } };
 }
 
-/** The last line that says what went wrong, without the program's name; null when there is none. */
-function lastError(stderr: string): string | null {
+/** Exit codes from here on stand for a signal, whose number is added to this. */
+const SIGNALLED = 128;
+
+/** Why a process failed: the last line that says what went wrong, without the program's name; else how it ended. */
+function reasonOf(code: number, stderr: string): string {
   const lines = stderr.split("\n").map((line) => line.trim()).filter((line) => line !== "");
   const told = lines.findLast((line) =>
     /^(mor|error): /.test(line) && !/run again with --verbose/.test(line)
   );
-  return (told ?? lines.at(-1))?.replace(/^mor: /, "") ?? null;
+  if (told !== undefined) return told.replace(/^mor: /, "");
+  // What a killed process wrote last is not why it ended.
+  if (code > SIGNALLED) return `its process was ended by signal ${code - SIGNALLED}`;
+  return lines.at(-1) ?? `it ended with exit code ${code}`;
 }

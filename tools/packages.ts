@@ -30,6 +30,11 @@ const RETRY_AFTER_MS = 60 * 60 * 1000;
 /** A registry that says nothing for this long is not there. */
 const SILENCE_MS = 6000;
 
+/** Whether a try of that age (in ms) need not be repeated; one in the future is of a clock that has been set back since. */
+export function isRecentTry(age: number): boolean {
+  return age >= 0 && age < RETRY_AFTER_MS;
+}
+
 async function ageOf(path: string): Promise<number> {
   try {
     const { mtime } = await Deno.stat(path);
@@ -95,7 +100,7 @@ export async function choosePackages(
   await Deno.mkdir(WORK_FOLDER, { recursive: true });
   const real = await realPackages();
   if (await cache(real, entries, "--cached-only")) return real;
-  const triedBefore = !retry && await ageOf(UNREACHABLE_MARK) < RETRY_AFTER_MS;
+  const triedBefore = !retry && isRecentTry(await ageOf(UNREACHABLE_MARK));
   if (!triedBefore) {
     if (await cache(real, entries)) return real;
     await Deno.writeTextFile(UNREACHABLE_MARK, "");

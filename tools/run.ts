@@ -22,10 +22,11 @@ const BOOK = `${WORK_FOLDER}/moby_dick.txt`;
 const GPU_COMMANDS = ["train", "generate", "eval", "profile", "bench", "forward", "demo"];
 /** Flags with which those compute nothing. */
 const IDLE_FLAGS = ["--help", "-h", "--dry-run"];
-/** Parts of the bench that start another program: a peer in a process of its own, or the binary. */
+/** Parts of the bench that start processes: of a peer, of the program, or of the binary. */
 const BENCH_PROGRAMS: Readonly<Record<string, string>> = {
   "llama-cpp": Deno.execPath(),
   "jax-js": Deno.execPath(),
+  kills: Deno.execPath(),
   start: `${Deno.cwd()}/dist/mor`,
 };
 

@@ -51,7 +51,7 @@ export class ProgressBar {
   readonly #options: ProgressBarOptions;
   readonly #writer: WritableStreamDefaultWriter<Uint8Array>;
   readonly #encoder = new TextEncoder();
-  readonly #start = Date.now();
+  readonly #start = performance.now();
   readonly #timer: ReturnType<typeof setInterval>;
   #previousTime = 0;
   #previousValue: number;
@@ -81,7 +81,7 @@ export class ProgressBar {
 
   async #draw(): Promise<void> {
     const { barLength = 50, fillChar = "#", emptyChar = "-", formatter = defaultFormatter } = this.#options;
-    const time = Date.now() - this.#start;
+    const time = performance.now() - this.#start;
     const filled = Math.trunc(Math.min(Math.max(this.value / this.max, 0), 1) * barLength);
     const line = formatter({
       styledTime: styleTime(time),

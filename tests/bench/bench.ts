@@ -6,8 +6,8 @@
  * stored as f32 and as f16; they run only when named.
  *
  * Some parts take arguments of their own and run alone: `quantization` (what fewer bits cost and bring), `loading`
- * (memory and time), `soak` (a batch under load for ten minutes), `start` (of the binary), `llama-cpp` and `jax-js` (side by side with
- * llama.cpp and with jax-js).
+ * (memory and time), `soak` (a batch under load for ten minutes), `kills` (a training run killed 200 times), `start` (of
+ * the binary), `llama-cpp` and `jax-js` (side by side with llama.cpp and with jax-js).
  */
 import { openTerminal } from "../../cli/terminal.ts";
 import { tuneDevice } from "../../cli/tuning.ts";
@@ -16,6 +16,7 @@ import { compareActivations } from "./activations.ts";
 import { benchDecoding } from "./decoding.ts";
 import { runJaxJs } from "./jax_js.ts";
 import { runLlamaCpp } from "./llama_cpp.ts";
+import { benchKills } from "./kills.ts";
 import { benchLoading } from "./loading.ts";
 import { benchProducts } from "./products.ts";
 import { benchQuantization } from "./quantization.ts";
@@ -39,6 +40,7 @@ const ALONE: Readonly<Record<string, (args: readonly string[]) => Promise<number
   quantization: (args) => withDevice("quantization", (device) => benchQuantization(device, args)),
   loading: (args) => withDevice("loading", (device) => benchLoading(device, args)),
   soak: (args) => withDevice("soak", (device) => benchSoak(device, args)),
+  kills: benchKills,
   "llama-cpp": runLlamaCpp,
   "jax-js": runJaxJs,
   start: benchStart,

@@ -137,6 +137,51 @@ Deno.test("bench compare removes its checkouts when it is interrupted", async ()
   }
 });
 
+/** Ids and arguments of the processes below one, outermost first. */
+async function processesBelow(pid: number): Promise<{ pid: number; args: string }[]> {
+  const { stdout } = await run(["sh", "-c", "ps -eo pid=,ppid=,args="]);
+  const all = stdout.trim().split("\n").map((line) => {
+    const [, pid, parent, args] = /^\s*(\d+)\s+(\d+)\s+(.*)$/.exec(line)!;
+    return { pid: Number(pid), parent: Number(parent), args: args! };
+  });
+  const below = (parents: readonly number[]): typeof all => {
+    const children = all.filter(({ parent }) => parents.includes(parent));
+    return children.length === 0 ? [] : [...children, ...below(children.map(({ pid }) => pid))];
+  };
+  return below([pid]);
+}
+
+for (const which of ["outermost", "innermost"] as const) {
+  Deno.test(`bench compare ends in one line when the ${which} process of a measurement is killed`, async () => {
+    const sides = ["--base", "--revision HEAD", "--change", "", "--pairs", "1", "-p", "64", "-n", "16", "-q"];
+    const child = start(commandOf(sides), { cwd: folder });
+    const ended = outcomeOf(child);
+    let helpers: { pid: number; args: string }[] = [];
+    await waitFor(async () => {
+      helpers = (await processesBelow(child.pid)).filter(({ args }) => / profile tiny /.test(args));
+      return helpers.some(({ args }) => /main\.ts profile tiny /.test(args));
+    });
+    await run(["sh", "-c", `kill -9 ${(which === "outermost" ? helpers[0] : helpers.at(-1))!.pid}`]);
+    const { code, stdout, stderr } = await ended;
+    assertEquals([code, stdout], [1, ""], stderr);
+    assertEquals(stderr, 'mor: Cannot measure --base "--revision HEAD": its process was ended by signal 9\n');
+    await assertClean();
+    const ids = helpers.map(({ pid }) => pid).join(",");
+    await waitFor(async () => (await run(["sh", "-c", `ps -o pid= -p ${ids}`])).stdout.trim() === "");
+  });
+}
+
+Deno.test("bench compare ends in one line when a measurement's result stops half-way", async () => {
+  const half =
+    'if (Deno.args.includes("profile")) { console.log(\'{"adapter": "x", "pre\'); Deno.exit(0); }\n';
+  await Deno.writeTextFile(join(folder, "main.ts"), half + program);
+  const { code, stdout, stderr } = await compare("--base", "--revision HEAD", "--change", "", ...SMALL, "-q");
+  await Deno.writeTextFile(join(folder, "main.ts"), program);
+  assertEquals([code, stdout], [1, ""]);
+  assertMatch(stderr, /^mor: Cannot measure --change "": its result is no JSON, but begins with ".*"\n$/);
+  await assertClean();
+});
+
 Deno.test("only bench compare with a revision may start other programs", () => {
   const revision = ["--base", "--revision HEAD"];
   for (

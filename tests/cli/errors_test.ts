@@ -110,7 +110,14 @@ folderTest("train refuses quickly what cannot fit in memory", async (folder) => 
 folderTest("a run that goes on without enough memory is told only what it may change", async (folder) => {
   const run = join(folder, "run");
   await morDone(smallRun(run, "--steps", "2", "--eval-every", "0"));
-  const big = ["train", "--out", run, "--resume", "--dry-run", "--batch-size", String(2 ** 20)];
+  const model = await writeConfig(join(folder, "big.json"), {
+    preset: "1.7b",
+    change: { tokenizer: "byte" },
+  });
+  const data = join(folder, "long.txt");
+  await Deno.writeTextFile(data, (await Deno.readTextFile(corpus)).repeat(20));
+  const sizes = ["--batch-size", "1024", "--sequence-length", "2048", "--validation-fraction", "0.2"];
+  const big = ["train", "--out", run, "--resume", "--dry-run", "--model", model, "--data", data, ...sizes];
   const others = "free memory or go on where there is more\n";
   async function assertAdvised(advice: string, ...more: readonly string[]): Promise<void> {
     const { code, stderr } = await mor(["--quiet", ...big, ...more]);
