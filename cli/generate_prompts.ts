@@ -6,12 +6,7 @@ import { formatBytes } from "../gpu/memory.ts";
 import { ticksPerRead } from "../model/batching/batch_engine.ts";
 import type { BatchStatistics } from "../model/batching/batch_events.ts";
 import { batchSize } from "../model/batching/batch_size.ts";
-import {
-  type FailedText,
-  type FinishedText,
-  generateTexts,
-  type TextRequest,
-} from "../model/batching/batch_texts.ts";
+import { generateTexts, type TextRequest } from "../model/batching/batch_texts.ts";
 import { ConfigError, type ModelConfig } from "../model/config.ts";
 import { tokenRoom } from "../model/generate.ts";
 import type { ModelWeights } from "../model/model_weights.ts";
@@ -22,6 +17,7 @@ import { type DoneResults, readResults, ResultFile, sortResults } from "../model
 import type { Tokenizer } from "../model/text/tokenizer.ts";
 import { InterruptedError } from "./errors.ts";
 import { formatDuration, openProgress } from "./progress.ts";
+import { ResultOrder } from "./result_order.ts";
 import type { Terminal } from "./terminal.ts";
 import { WorkLock } from "./work_lock.ts";
 
@@ -54,7 +50,7 @@ export async function lockResults({ out }: PromptsFlags, terminal: Terminal): Pr
 }
 
 /** A prompt with everything that decides its text. */
-interface PlannedText {
+export interface PlannedText {
   readonly line: PromptLine;
   readonly request: TextRequest;
   /** Whether the model's positions end its text before its count does. */
@@ -257,46 +253,4 @@ function speedOf(
   ];
   if (recursion && tokens > 0) parts.push(`mean depth ${(depths / tokens).toFixed(2)}`);
   return parts.join(", ");
-}
-
-/** Results in the order in which they are written. */
-class ResultOrder {
-  readonly #texts: readonly PlannedText[];
-  readonly #inOrder: boolean;
-  /** By their turn; null for a text that could not be made. */
-  readonly #held = new Map<number, Record<string, unknown> | null>();
-  #turn = 0;
-  /** Texts that are done, those that are written, that the model's positions ended, and that could not be made. */
-  count = 0;
-  written = 0;
-  short = 0;
-  failed = 0;
-
-  constructor(texts: readonly PlannedText[], { inOrder }: { inOrder: boolean }) {
-    this.#texts = texts;
-    this.#inOrder = inOrder;
-  }
-
-  /** The results whose turn it is now that a text is done. */
-  *add(text: FinishedText | FailedText): Generator<Record<string, unknown>> {
-    const planned = this.#texts[text.index]!;
-    const turn = this.#inOrder ? text.index : this.count;
-    this.count++;
-    if ("error" in text) this.failed++;
-    else if (planned.isShort && text.reason === "length") this.short++;
-    this.#held.set(turn, "error" in text ? null : resultOf(planned, text));
-    for (let next = this.#held.get(this.#turn); next !== undefined; next = this.#held.get(this.#turn)) {
-      this.#held.delete(this.#turn++);
-      if (!next) continue;
-      this.written++;
-      yield next;
-    }
-  }
-}
-
-function resultOf(
-  { line: { index, prompt, extra }, request: { sampling: { seed } } }: PlannedText,
-  { text, reason, tokens, meanDepth }: FinishedText,
-): Record<string, unknown> {
-  return { index, ...extra, prompt, text, finish_reason: reason, tokens, mean_depth: meanDepth, seed };
 }

@@ -1,6 +1,5 @@
 import { Command } from "@cliffy/command";
 import { formatBytes } from "../gpu/memory.ts";
-import { MemoryError } from "../gpu/errors.ts";
 import { hasWeights } from "../model/files/checkpoint.ts";
 import { ConfigError, type ModelConfig } from "../model/config.ts";
 import { type Dataset, readTokens, splitTokens } from "../model/text/dataset.ts";
@@ -10,8 +9,8 @@ import { INIT_METHODS } from "../model/initialize_from.ts";
 import { ACTIVATION_DTYPES } from "../model/layer_buffers.ts";
 import type { Tokenizer } from "../model/text/tokenizer.ts";
 import { tokenizerFor, type TokenizerSource } from "../model/text/tokenizer_source.ts";
-import { evaluationSequences, type TrainSettings } from "../model/train.ts";
-import { trainingMemory } from "../model/training.ts";
+import { evaluationSequences } from "../model/train.ts";
+import { isFileError } from "./errors.ts";
 import { hostMemory, openNamedDevice } from "./session.ts";
 import { openTerminal, type Terminal } from "./terminal.ts";
 import {
@@ -22,8 +21,9 @@ import {
   resolveFlags,
   settingsOf,
 } from "./train_flags.ts";
+import { checkMemory, plannedMemory, type TrainPlan } from "./train_memory.ts";
 import { runConfig, runTokenizer } from "./train_model.ts";
-import { runTraining, TRAINING } from "./train_run.ts";
+import { explainFileError, runTraining, TRAINING } from "./train_run.ts";
 import { WorkLock } from "./work_lock.ts";
 
 interface TrainOptions {
@@ -131,8 +131,12 @@ async function train(options: TrainOptions): Promise<void> {
   const tokenizerSource = await readSource();
   const tokenizer = tokenizerFor(tokenizerSource, { config });
   const dataset = await loadDataset(flags, { config, tokenizer });
-  // Another run may have been there and gone since.
-  if (await lock?.takeFolder()) await checkFolder(out, options);
+  try {
+    // Another run may have been there and gone since.
+    if (await lock?.takeFolder()) await checkFolder(out, options);
+  } catch (error) {
+    throw isFileError(error) ? await explainFileError(error, out) : error;
+  }
   const run = {
     config,
     settings,
@@ -203,61 +207,9 @@ async function loadDataset(
   });
 }
 
-interface Plan {
-  readonly config: ModelConfig;
-  readonly settings: TrainSettings;
-  readonly flags: ResolvedFlags;
-}
-
-/** @throws MemoryError when the run's buffers would take more than the limit. */
-function checkMemory(
-  { config, settings, flags, dataset, limit, isResumed }: Plan & {
-    dataset: Dataset;
-    limit: number;
-    isResumed: boolean;
-  },
-): void {
-  const sequences = flags.eval_every > 0 ? evaluationSequences(dataset, settings) : 0;
-  const peak = plannedMemory({ config, settings, flags }, { sequences });
-  if (peak <= limit) return;
-  throw new MemoryError(
-    `Cannot train: the run needs ${formatBytes(peak)} of GPU memory, ${formatBytes(limit)} are free; ` +
-      (isResumed ? resumedAdvice(flags) : startAdvice(flags)),
-  );
-}
-
-function startAdvice({ activations, recompute }: ResolvedFlags): string {
-  const smaller = [
-    ...activations === "f16" ? [] : ["--activations f16"],
-    ...recompute ? [] : ["--recompute"],
-  ];
-  return (smaller.length === 0 ? "" : `give ${smaller.join(" or ")}, `) +
-    "lower --batch-size or --sequence-length, or choose a smaller --model";
-}
-
-/** A run that goes on keeps its sizes and how it rounds: with activations in f16, running layers again rounds otherwise. */
-function resumedAdvice({ activations, recompute, eval_every: evaluateEvery }: ResolvedFlags): string {
-  const smaller = [
-    ...recompute || activations === "f16" ? [] : ["give --recompute"],
-    ...evaluateEvery === 0 ? [] : ["give --eval-every 0"],
-    "free memory",
-    "go on where there is more",
-  ];
-  return smaller.join(" or ");
-}
-
-/** Bytes of GPU memory that a run needs. */
-function plannedMemory(
-  { config, settings: { shape, routerWarmup: warmup }, flags: { recompute, activations } }: Plan,
-  { sequences: evaluationSequences }: { sequences: number },
-): number {
-  const stored = { recompute, activationDtype: activations };
-  return trainingMemory({ config, shape, warmup, ...stored, evaluationSequences }).peak;
-}
-
 /** Says what the run would take. Without data the evaluation batch is taken to be as large as the training batch. */
 function dryRun(
-  { config, settings, flags }: Plan,
+  { config, settings, flags }: TrainPlan,
   { terminal, dataset, isResumed }: { terminal: Terminal; dataset: Dataset | null; isResumed: boolean },
 ): void {
   const { shape, schedule } = settings;

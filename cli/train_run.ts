@@ -130,8 +130,8 @@ export async function runTraining(
   return reports;
 }
 
-/** The system's words name no folder, and say nothing of what was saved before. */
-async function explainFileError(cause: Error, folder: string): Promise<RunFileError> {
+/** What to throw for an error of a run's folder: the system's words say nothing of what was saved before. */
+export async function explainFileError(cause: Error, folder: string): Promise<RunFileError> {
   const kept = await hasWeights(folder)
     ? "the checkpoint there is intact: put this right and go on with --resume"
     : "nothing was saved: put this right and start again";

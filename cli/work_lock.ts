@@ -91,7 +91,7 @@ export class WorkLock implements Disposable {
 /** What is at a path, or null. */
 async function infoOf(path: string): Promise<Deno.FileInfo | null> {
   return await Deno.stat(path).catch((error) => {
-    if (error instanceof Deno.errors.NotFound) return null;
+    if (error instanceof Deno.errors.NotFound || error instanceof Deno.errors.NotADirectory) return null;
     throw error;
   });
 }
