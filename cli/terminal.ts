@@ -64,7 +64,8 @@ export function writeError(text: string): void {
 
 function terminalColumns(): number {
   try {
-    return Deno.consoleSize().columns;
+    // Some terminals do not know how wide they are.
+    return Deno.consoleSize().columns || 80;
   } catch {
     return 80;
   }

@@ -129,8 +129,12 @@ export interface Reading {
   readonly sh: (script: string) => Promise<Outcome>;
 }
 
-/** Who opens these has no model of their own yet. */
-const TRAINING_PAGES = ["README.md", "model/TRAINING.md"];
+/** What the reader of a page does not have yet: its commands make it. */
+const MISSING: Readonly<Record<string, string>> = {
+  "README.md": "my-model",
+  "model/TRAINING.md": "my-model",
+  "model/exchange/EXCHANGE.md": "SmolLM2-135M",
+};
 
 /**
  * Types all `sh` blocks of a page in order, each in a shell of its own, in a copy of the library's folder.
@@ -140,7 +144,8 @@ const TRAINING_PAGES = ["README.md", "model/TRAINING.md"];
 export async function readPage(library: Library, page: string, blocks: readonly Block[]): Promise<Reading> {
   const folder = await Deno.makeTempDir();
   await copyFolder(library.folder, folder);
-  if (TRAINING_PAGES.includes(page)) await Deno.remove(join(folder, "my-model"), { recursive: true });
+  const missing = MISSING[page];
+  if (missing !== undefined) await Deno.remove(join(folder, missing), { recursive: true });
   const sh = (script: string): Promise<Outcome> => runShell(library, { folder, script });
   const outcomes: Outcome[] = [];
   for (const { language, text, line } of blocks) {
