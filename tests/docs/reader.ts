@@ -1,7 +1,6 @@
 /** Who reads a page and types what it says: a shell in a folder of its own, with the files that the page speaks of. */
 import { assertEquals } from "@std/assert";
 import { join } from "@std/path";
-import { PROGRAM_PERMISSIONS, programPermissions } from "../../tools/permissions.ts";
 import { type HubServer, serveHub } from "../support/hub_server.ts";
 import { corpus, type Outcome, programCommand, run } from "../support/program.ts";
 import type { Block } from "./pages.ts";
@@ -23,6 +22,13 @@ const SHORTER: readonly (readonly [said: RegExp, run: string])[] = [
   ],
 ];
 
+/** How a shell starts the program for a command, up to its arguments; folders may have blanks in their names. */
+function startOf(command: readonly string[]): string {
+  const words = programCommand(command);
+  return words.slice(0, words.length - command.length)
+    .map((word) => `'${word.replaceAll("'", "'\\''")}'`).join(" ");
+}
+
 /** Commands as a newcomer has them. `deno task test` is this suite: it is not run within itself, which is printed. */
 const COMMANDS = `
 deno() {
@@ -43,10 +49,10 @@ npx() {
 }
 mor() {
   if [ "$1" = pull ]; then
-    XDG_CACHE_HOME="$HOME/cache" "$DENO" run -q $PACKAGES $PULL_PERMISSIONS "$MAIN" "$@" && status=0 || status=$?
+    XDG_CACHE_HOME="$HOME/cache" ${startOf(["pull"])} "$@" && status=0 || status=$?
   else
     # The driver's cache of compiled kernels is in the user's own home.
-    HOME="$OWN_HOME" "$DENO" run -q $PACKAGES $PERMISSIONS "$MAIN" "$@" && status=0 || status=$?
+    HOME="$OWN_HOME" ${startOf([])} "$@" && status=0 || status=$?
   fi
   printf '%s %s\\n' "$status" "$*" >> "$HOME/history"
   return "$status"
@@ -104,14 +110,8 @@ async function runShell(
 ): Promise<Outcome> {
   const home = join(folder, "home");
   await Deno.mkdir(join(home, ".config", "fish"), { recursive: true });
-  const [deno, , , ...rest] = programCommand([]);
   const env = {
-    DENO: deno,
     DENO_DIR: denoFolder,
-    PACKAGES: rest.slice(0, rest.findIndex((flag) => flag === PROGRAM_PERMISSIONS[0])).join(" "),
-    PERMISSIONS: PROGRAM_PERMISSIONS.join(" "),
-    PULL_PERMISSIONS: programPermissions(["pull"]).join(" "),
-    MAIN: rest.at(-1)!,
     HOME: home,
     OWN_HOME: Deno.env.get("HOME") ?? home,
     HF_ENDPOINT: hub.endpoint,
