@@ -30,8 +30,9 @@ export function rootCommand(): Command<any> {
     .meta("Exit codes", "0 done, 1 failed, 2 wrong usage, 3 no adapter, 4 not enough memory, 130 interrupted")
     .example("A model of your own", "mor train --model tiny --data book.txt --out my-model")
     .example("What it writes", 'mor generate my-model -p "It was"')
+    .example("What the program is made of", "mor --version --verbose")
     .globalOption("-q, --quiet", "Say nothing but results and errors.")
-    .globalOption("-v, --verbose", "Show the stack of an error; with --version, what the program is made of.")
+    .globalOption("-v, --verbose", "Show the stack of an error.")
     .help((shown: Command) => formatHelp(shown, openTerminal()))
     .throwErrors()
     .action(() => command.showHelp());

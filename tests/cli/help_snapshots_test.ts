@@ -55,7 +55,7 @@ Deno.test("every command's help has an example that starts with mor or a pipe to
   for (const command of allCommands()) {
     const examples = command.getExamples().map(({ description }) => description);
     assert(examples.length > 0, `${command.getPath()} has no example`);
-    for (const example of examples) assert(/\bmor \w/.test(example), example);
+    for (const example of examples) assert(/\bmor [\w-]/.test(example), example);
     assert(/\nExit codes: 0 done/.test(formatHelp(command, { columns: 200 })));
   }
 });

@@ -42,6 +42,8 @@ const PROMISES: Readonly<Record<string, (reading: Reading) => Promise<void> | vo
     assert(size(reading, "my-model-q8/model.safetensors") < size(reading, "my-model/model.safetensors") / 2);
     assertMatch(lines(reading, "page.html").join("\n"), /<svg/);
     assert(json(reading, "t.json").traceEvents.length > 0);
+    assert(size(reading, "home/.local/bin/mor") > 0);
+    assertMatch(reading.outcomes.at(-1)!.stdout, /^mor +\d.*\ncommit /);
     for (const name of [".bashrc", ".zshrc", ".config/fish/config.fish"]) {
       assertMatch(lines(reading, join("home", name))[0]!, /mor completions/);
     }
@@ -127,7 +129,7 @@ Deno.test("README.md is one page, and its first block is the two commands of the
   assertEquals(commands, ["npx -y deno@2.9.6 task demo", "npx -y deno@2.9.6 task test", ""]);
 });
 
-let library: Library;
+let library: Library | undefined;
 const readings = new Map<string, PromiseWithResolvers<Reading>>();
 
 Deno.test.beforeAll(async () => {
@@ -137,7 +139,7 @@ Deno.test.beforeAll(async () => {
   async function readOn(): Promise<void> {
     for (let page = waiting.shift(); page !== undefined; page = waiting.shift()) {
       const { promise, resolve } = readings.get(page)!;
-      resolve(readPage(library, page, blocksOf.get(page)!));
+      resolve(readPage(library!, page, blocksOf.get(page)!));
       await promise.catch(() => {});
     }
   }
@@ -150,8 +152,8 @@ Deno.test.afterAll(async () => {
   for (const reading of all) {
     if (reading.status === "fulfilled") await Deno.remove(reading.value.folder, { recursive: true });
   }
-  await library[Symbol.asyncDispose]();
-  await Deno.remove(library.folder, { recursive: true });
+  await library?.[Symbol.asyncDispose]();
+  if (library) await Deno.remove(library.folder, { recursive: true });
 });
 
 for (const [page, check] of Object.entries(PROMISES)) {

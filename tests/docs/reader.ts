@@ -22,14 +22,21 @@ const SHORTER: readonly (readonly [said: RegExp, run: string])[] = [
   ],
 ];
 
-/** How a shell starts the program for a command, up to its arguments; folders may have blanks in their names. */
+/**
+ * How a shell starts the program for a command, up to its arguments; folders may have blanks in their names. It may
+ * write anywhere: what it writes follows from arguments that are not known yet.
+ */
 function startOf(command: readonly string[]): string {
   const words = programCommand(command);
   return words.slice(0, words.length - command.length)
+    .map((word) => word.startsWith("--allow-write") ? "--allow-write" : word)
     .map((word) => `'${word.replaceAll("'", "'\\''")}'`).join(" ");
 }
 
-/** Commands as a newcomer has them. `deno task test` is this suite: it is not run within itself, which is printed. */
+/**
+ * Commands as a newcomer has them. Two are printed instead of run: `deno task
+ * test` is this suite, and `deno task compile` has a test of its own, so that `mor` is the checkout's program here.
+ */
 const COMMANDS = `
 deno() {
   if [ "$1" != task ]; then echo "no way to run here: deno $*" >&2; return 90; fi
@@ -38,6 +45,7 @@ deno() {
   case "$1" in
     mor) shift; mor "$@" ;;
     demo) mor demo --data book.txt --out demo-model --steps 3 ;;
+    compile) mkdir -p dist && echo "dist/mor is made and run by tests/cli/binary_test.ts" | tee dist/mor >&2 ;;
     test) echo "deno task test is the suite that runs this page: not run within itself" >&2 ;;
     *) echo "no way to run here: deno task $*" >&2; return 90 ;;
   esac
