@@ -75,7 +75,7 @@ async function assertClean(): Promise<void> {
 }
 
 Deno.test("bench compare measures a revision and the program as it is by processes alike", async () => {
-  const sides = ["--base", "--revision HEAD", "--change", "", "--seed", "3"];
+  const sides = ["--base", "--revision HEAD", "--seed", "3"];
   const { code, stdout, stderr } = await compare(...sides, ...SMALL, "--json");
   assertEquals(code, 0, stderr);
   for (const part of ["adapter: ", "seed: 3\n", "2/2 change of pair 1"]) assertStringIncludes(stderr, part);
@@ -153,7 +153,7 @@ async function processesBelow(pid: number): Promise<{ pid: number; args: string 
 
 for (const which of ["outermost", "innermost"] as const) {
   Deno.test(`bench compare ends in one line when the ${which} process of a measurement is killed`, async () => {
-    const sides = ["--base", "--revision HEAD", "--change", "", "--pairs", "1", "-p", "64", "-n", "16", "-q"];
+    const sides = ["--base", "--revision HEAD", "--pairs", "1", "-p", "64", "-n", "16", "-q"];
     const child = start(commandOf(sides), { cwd: folder });
     const ended = outcomeOf(child);
     let helpers: { pid: number; args: string }[] = [];
@@ -175,7 +175,7 @@ Deno.test("bench compare ends in one line when a measurement's result stops half
   const half =
     'if (Deno.args.includes("profile")) { console.log(\'{"adapter": "x", "pre\'); Deno.exit(0); }\n';
   await Deno.writeTextFile(join(folder, "main.ts"), half + program);
-  const { code, stdout, stderr } = await compare("--base", "--revision HEAD", "--change", "", ...SMALL, "-q");
+  const { code, stdout, stderr } = await compare("--base", "--revision HEAD", ...SMALL, "-q");
   await Deno.writeTextFile(join(folder, "main.ts"), program);
   assertEquals([code, stdout], [1, ""]);
   assertMatch(stderr, /^mor: Cannot measure --change "": its result is no JSON, but begins with ".*"\n$/);
