@@ -7,7 +7,7 @@
 import { ConfigError, type ModelConfig } from "./config.ts";
 import { checkComputation, checkNames, checkSizes } from "./config_checks.ts";
 import { firstIssue, modelFields, modelSchema } from "./config_schema.ts";
-import { parseJson } from "./files/json_text.ts";
+import { isDeeper, parseJson } from "./files/json_text.ts";
 import { oneLine } from "./files/one_line.ts";
 import { parseRope, ropeScalingToJson } from "./rope_config.ts";
 import { toCamelCase, toSnakeCase } from "./snake_case.ts";
@@ -86,9 +86,4 @@ export function modelConfigToJson(config: ModelConfig): Record<string, unknown> 
 /** An error of one line, whatever names and values the file has put into its text. */
 function configError(text: string, { source }: { source: string }): ConfigError {
   return new ConfigError(`Cannot use config ${source}: ${oneLine(text, { most: MAX_MESSAGE })}`);
-}
-
-function isDeeper(value: unknown, levels: number): boolean {
-  if (typeof value !== "object" || value === null) return false;
-  return levels === 0 || Object.values(value).some((inner) => isDeeper(inner, levels - 1));
 }

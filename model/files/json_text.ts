@@ -28,3 +28,9 @@ export function parseJson(text: string, fail: (problem: string) => never): unkno
   }
   return value;
 }
+
+/** Whether records or lists are nested in more levels; what is nested without end can be read, but not written again. */
+export function isDeeper(value: unknown, levels: number): boolean {
+  if (typeof value !== "object" || value === null) return false;
+  return levels === 0 || Object.values(value).some((inner) => isDeeper(inner, levels - 1));
+}

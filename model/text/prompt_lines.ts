@@ -1,7 +1,7 @@
 /** Prompts in a JSONL file: an object a line, with a prompt and what is special about its text. */
 import { z } from "zod";
 import { misspelledName } from "../files/misspelled_name.ts";
-import { parseJson } from "../files/json_text.ts";
+import { isDeeper, parseJson } from "../files/json_text.ts";
 import { oneLine } from "../files/one_line.ts";
 import { toCamelCase, toSnakeCase } from "../snake_case.ts";
 import { DataError, readLines } from "./documents.ts";
@@ -29,6 +29,9 @@ export interface PromptLine extends Readonly<z.infer<typeof SCHEMA>> {
   /** Fields that are not settings: they go with the prompt's result. */
   readonly extra: Readonly<Record<string, unknown>>;
 }
+
+/** Levels of records in records. */
+const MAX_DEPTH = 100;
 
 /** Fields of a result that a line must not bring with it. */
 const RESULT_FIELDS = ["index", "text", "finish_reason", "tokens", "mean_depth"];
@@ -60,6 +63,8 @@ function parsePromptLine(line: string, { index, where }: { index: number; where:
   if (typeof value !== "object" || value === null || Array.isArray(value)) {
     return fail('the line is not an object, such as {"prompt": "Call me"}');
   }
+  // What is no setting is written with the result.
+  if (isDeeper(value, MAX_DEPTH)) fail(`the line is nested deeper than ${MAX_DEPTH} levels`);
   const known = Object.keys(toSnakeCase(SETTINGS));
   const names = Object.keys(value);
   const slip = misspelledName(names, known);
