@@ -43,8 +43,8 @@ const choices: z.ZodType<Tuning> = z.object({
 
 const entry = z.object({ adapter: z.string(), measured: z.iso.datetime(), choices });
 
-/** An entry of any version. */
-const anyEntry = z.strictObject({
+/** An entry of any version; what else stands in the file is not kept, and might not be possible to write again. */
+const anyEntry = z.object({
   ...entry.shape,
   choices: z.record(z.string(), z.union([z.string(), z.number()])),
 });
@@ -78,15 +78,13 @@ export async function keepTuning(
     if (error instanceof TuningFileError) return {};
     throw error;
   });
-  const others = Object.entries(known).filter(([other, kept]) => other !== key && isEntry(kept));
+  const others = Object.entries(known).flatMap(([other, kept]) => {
+    const { success, data } = anyEntry.safeParse(kept);
+    return success && other !== key ? [[other, data] as const] : [];
+  });
   // The newest come last.
   const tunings = Object.fromEntries([...others, [key, tuning]].slice(-MOST_ENTRIES));
   await writeJson(path, { tunings });
-}
-
-/** Whether this may be an entry of another version; what else stands there might not even be possible to write again. */
-function isEntry(value: unknown): boolean {
-  return anyEntry.safeParse(value).success;
 }
 
 /**

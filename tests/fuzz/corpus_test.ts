@@ -14,7 +14,12 @@ const ACCEPTED = new Set<string>([
   ...["prompts/windows_line_ends", "prompts/mark_of_order", "prompts/proto_as_a_field"],
   ...["results/only_a_beginning", "results/cut_inside_a_character"],
   ...["documents/windows_line_ends", "documents/half_a_character", "documents/mark_of_order"],
-  ...["documents/text_with_nul", "tuning/entry_nested_too_deeply", "tuning/entry_named_proto"],
+  ...[
+    "documents/text_with_nul",
+    "tuning/entry_nested_too_deeply",
+    "tuning/entry_named_proto",
+    "tuning/choice_named_proto",
+  ],
   ...["metrics/not_utf8", "metrics/list", "metrics/half_a_step"],
   ...["chat_template/proto_of_a_record", "patterns/empty_matches", "hub/plain"],
 ]);
