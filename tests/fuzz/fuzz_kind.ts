@@ -7,6 +7,7 @@ import { ConfigError } from "../../model/config.ts";
 import { PullError } from "../../model/exchange/pull_error.ts";
 import { CheckpointError } from "../../model/files/safetensors.ts";
 import { DataError } from "../../model/text/documents.ts";
+import { isolateBytes } from "../support/memory.ts";
 
 /** What a parser is fed with. */
 export interface FuzzInput {
@@ -35,14 +36,14 @@ export interface FuzzKind {
 /** Time for an input of a few KB. */
 const MAX_MS = 2000;
 
-/** Memory of the whole process. */
+/** Memory of the isolate. */
 const MAX_BYTES = 2 ** 30;
 
 /** How an input was met. */
 export interface Trial {
   readonly isAccepted: boolean;
   readonly ms: number;
-  /** Resident afterwards. */
+  /** In use afterwards, garbage included. */
   readonly bytes: number;
 }
 
@@ -56,7 +57,7 @@ export async function tryInput(
     const start = performance.now();
     try {
       const isAccepted = await kind.check(input, folder);
-      return { isAccepted, ms: performance.now() - start, bytes: Deno.memoryUsage().rss };
+      return { isAccepted, ms: performance.now() - start, bytes: isolateBytes() };
     } finally {
       await Deno.remove(folder, { recursive: true });
     }

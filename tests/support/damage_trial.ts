@@ -11,6 +11,7 @@ import { CheckpointError } from "../../model/files/safetensors.ts";
 import { tokenizerFor } from "../../model/text/tokenizer_source.ts";
 import { readWeight } from "../../model/files/weight_file.ts";
 import type { DamageModel, Files } from "./damage_models.ts";
+import { isolateBytes } from "./memory.ts";
 import { trueModel, type TrueTensor, trueTokenizer } from "./damage_truth.ts";
 
 /** What a model does to texts. */
@@ -111,7 +112,7 @@ export async function trial(
   if (outcome.ms > MAX_MS) outcome = await attempt();
   const { loaded, ms } = outcome;
   assertLess(ms, MAX_MS, `${label}: ${ms} ms`);
-  assertLess(Deno.memoryUsage().rss, MAX_BYTES, label);
+  assertLess(isolateBytes(), MAX_BYTES, label);
   if (loaded) {
     assertTrueModel(loaded, { files, label });
     assertTrueTokenizer(loaded.tokenizer, { files, originalFiles, original, label });
