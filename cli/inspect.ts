@@ -9,12 +9,12 @@ import { modelConfigToJson } from "../model/config_file.ts";
 import { flopsPerToken } from "../model/flops.ts";
 import { cacheBytesPerToken } from "../model/kv_cache.ts";
 import { parameterCount, parameterTable, unrolledParameterCount } from "../model/parameters.ts";
-import { presetNames } from "../model/presets.ts";
 import { holdsShards } from "../model/files/safetensors_shards.ts";
 import { numbersByFormat, type StoredWeight, storedWeights } from "../model/files/stored_weights.ts";
 import type { WantedWeight } from "../model/files/weight_file.ts";
 import { configOf } from "./session.ts";
 import { openTerminal } from "./terminal.ts";
+import { hasRandomWeights } from "./work_flags.ts";
 
 interface InspectOptions {
   readonly json?: boolean | undefined;
@@ -26,7 +26,7 @@ export function inspectCommand(): Command<any> {
   return new Command()
     .description(
       "Show a model's parameters and how they are stored, FLOPs per token, cache bytes and tensors. " +
-        "Takes a checkpoint or a preset.",
+        "Takes a checkpoint, a preset or a config.json.",
     )
     .arguments("<model:string>")
     .option("--json", "Print one JSON object.")
@@ -38,7 +38,7 @@ export function inspectCommand(): Command<any> {
 async function inspect(model: string, { json }: InspectOptions): Promise<void> {
   const terminal = openTerminal();
   const config = await configOf(model);
-  const weights = presetNames().includes(model) ? null : await weightsOf(model);
+  const weights = hasRandomWeights(model) ? null : await weightsOf(model);
   const tokens = config.maxPositionEmbeddings;
   const tensors: readonly (WantedWeight & Partial<StoredWeight>)[] = weights ?? parameterTable(config);
   const parameters = parameterCount(config);

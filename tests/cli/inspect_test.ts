@@ -20,6 +20,12 @@ async function cacheBytes(model: string): Promise<unknown> {
 /** Bytes of keys and values in a layer of the shape 360m. */
 const layer = 2 * 5 * 64 * 4;
 
+folderTest("inspect says the same of a config.json as of its preset", async (folder) => {
+  const path = join(folder, "config.json");
+  await Deno.writeTextFile(path, JSON.stringify(modelConfigToJson(presetConfig("360m-mor3"))));
+  assertEquals(await inspect(path), await inspect("360m-mor3"));
+});
+
 Deno.test("inspect gives the bytes of each kind of cache", async () => {
   const bytes = { vanilla: 32 * layer, shared: 12 * layer };
   assertEquals(await cacheBytes("360m-mor3"), { ...bytes, recursion_wise: 22 * layer });
