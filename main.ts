@@ -1,5 +1,5 @@
 /** The command line: parses, runs one command, and turns whatever ended it into an exit code. */
-import { refuseEmptyValues } from "./cli/empty_values.ts";
+import { checkArguments } from "./cli/argument_checks.ts";
 import { explainError } from "./cli/errors.ts";
 import { dropPermissions } from "./cli/permissions.ts";
 import { rootCommand } from "./cli/root.ts";
@@ -14,7 +14,7 @@ import { asksForVersionReport, type Build, versionReport } from "./cli/version.t
 export async function main(args: readonly string[], build: Build | null = null): Promise<never> {
   try {
     await dropPermissions(args);
-    refuseEmptyValues(args);
+    checkArguments(args);
     if (asksForVersionReport(args)) openTerminal().out(versionReport(build));
     else await rootCommand().parse([...args]);
   } catch (error) {

@@ -206,6 +206,7 @@ Deno.test("wrong usage is refused with the value met, the value wanted and exit 
     [["generate", "model"], ["one of -p, -f and --prompts"]],
     [["generate", "model", "-p", ""], ["-p is empty, wanted a value"]],
     [["inspect", ""], ["An argument is empty"]],
+    [["inspect", "--", "tiny"], ['"--" means nothing here']],
     [["train", "--out="], ["--out is empty"]],
     [[...generate, "-n", "few"], ["--count", '"integer"', '"few"']],
     [["forward", "model"], ["--ids"]],

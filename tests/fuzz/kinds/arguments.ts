@@ -1,6 +1,7 @@
 /** Command lines. */
 import { assert } from "@std/assert";
 import type { Command } from "@cliffy/command";
+import { checkArguments } from "../../../cli/argument_checks.ts";
 import { checkGenerateFlags } from "../../../cli/generate_flags.ts";
 import { rootCommand } from "../../../cli/root.ts";
 import { resolveFlags } from "../../../cli/train_flags.ts";
@@ -117,7 +118,11 @@ export function openArguments(): Promise<FuzzKind> {
   }
   async function check({ bytes }: FuzzInput): Promise<boolean> {
     const args: string[] = JSON.parse(new TextDecoder().decode(bytes));
-    return await isDone(() => idleCommand().parse(args), { names: [""] });
+    const work = (): Promise<unknown> => {
+      checkArguments(args);
+      return idleCommand().parse(args);
+    };
+    return await isDone(work, { names: [""] });
   }
   return Promise.resolve({ make, check });
 }
