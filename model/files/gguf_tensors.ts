@@ -55,7 +55,7 @@ export function placeTensors(
   }
   if (placed.size === 0) fail("it has no tensors");
   // The last tensor may be padded like the others.
-  if (size < end || size >= end + alignment) {
+  if (size < end || size > Math.ceil(end / alignment) * alignment) {
     fail(`the file is truncated or damaged: ${size} bytes, its header speaks of ${end}`);
   }
   return placed;
