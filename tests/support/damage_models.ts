@@ -121,7 +121,7 @@ function ggufTextModel(): DamageModel {
   // The tensors, which are zeros of f32 at the end.
   const numbers = Float32Array.from(createRandom(1).normals(5400 / 4));
   bytes.set(new Uint8Array(numbers.buffer), bytes.length - 5400);
-  return { name: "gguf text", files: { "text.gguf": bytes }, entry: "" };
+  return { name: "gguf_text", files: { "text.gguf": bytes }, entry: "" };
 }
 
 /** All of them. */

@@ -151,7 +151,7 @@ const cases: Readonly<Record<string, Case>> = {
     message: '"llama.rope.freq_base" has the type 4, wanted 6 or 12 (a float)',
   },
   "a misspelled key of a tokenizer": {
-    model: "gguf text",
+    model: "gguf_text",
     file: "text.gguf",
     change: ggufByte("tokenizer.ggml.pre", { at: "name", byte: 0x64 }),
     message: "it has the unknown key tokenizer.ggml.prd, but no tokenizer.ggml.pre",

@@ -20,7 +20,7 @@ Deno.test("the models that are to be damaged say what they are", async () => {
     assertEquals([...weights.keys()].sort(), [...truth.tensors.keys()].sort());
     assertEquals(config.hiddenSize, truth.config.hiddenSize);
     assertGreater(tokenizer.ids[1]!.length, 1);
-    assertEquals(tokenizer.chat?.includes("Hello") ?? false, ["quantized", "gguf text"].includes(name));
+    assertEquals(tokenizer.chat?.includes("Hello") ?? false, ["quantized", "gguf_text"].includes(name));
   }
 });
 
