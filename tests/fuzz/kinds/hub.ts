@@ -209,7 +209,9 @@ function answer(url: URL, story: HubStory): Response {
   const { info, tree, next, bodies, redirect, status } = story ?? {};
   if (path.startsWith(`/api/models/${MODEL}/revision/`)) return json(info);
   if (path.startsWith(`/api/models/${MODEL}/tree/`)) {
-    const link: HeadersInit = next ? { link: `<${next === "again" ? url : next}>; rel="next"` } : {};
+    // Headers take nothing else.
+    const isPlain = typeof next === "string" && /^[ -~]+$/.test(next);
+    const link: HeadersInit = isPlain ? { link: `<${next === "again" ? url : next}>; rel="next"` } : {};
     return json(tree, link);
   }
   if (redirect && typeof redirect === "string") {
