@@ -57,9 +57,13 @@ export function openTerminal(
   };
 }
 
-/** Lines for the user on stderr, with --quiet too. */
+/** Lines for the user on stderr, with --quiet too. When nobody reads them any more, the work goes on all the same. */
 export function writeError(text: string): void {
-  writeAll(Deno.stderr, showControls(text) + "\n");
+  try {
+    writeAll(Deno.stderr, showControls(text) + "\n");
+  } catch (error) {
+    if (!(error instanceof Deno.errors.BrokenPipe)) throw error;
+  }
 }
 
 function terminalColumns(): number {

@@ -19,6 +19,18 @@ same "$(head -n 2 here.txt)" $'Two lines,\nthen a third' "a here-document keeps 
 same "$(mor generate "$MODEL" -p "Call me" -n 2000 -q 2>broken.txt | head -c 7)" "Call me" "head"
 [ ! -s broken.txt ] || fail "a broken pipe is complained of: $(cat broken.txt)"
 
+# A training run goes on when nobody reads its notes any more.
+mor train --model tiny --data "$CORPUS" --steps 3 --batch-size 2 --sequence-length 32 --eval-every 1 --out unread \
+  2> >(head -c 1 >/dev/null)
+mor generate unread -p x -n 1 -q >/dev/null
+
+# Results that cannot be written are a failure.
+if [ -e /dev/full ]; then
+  code=0
+  mor inspect tiny 2>full.txt >/dev/full || code=$?
+  same "$code $(grep -c 'No space left' full.txt)" "1 1" "a full device"
+fi
+
 # Loops, xargs and jq.
 printf 'a whale\nthe sea\n' >lines.txt
 while read -r line; do
