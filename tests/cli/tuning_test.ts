@@ -3,13 +3,7 @@ import { assert, assertEquals, assertNotEquals, assertRejects, assertStringInclu
 import { dirname, join } from "@std/path";
 import { type CacheEnvironment, cacheFolder } from "../../cli/cache_folder.ts";
 import { retuneDevice, tuneDevice, useKeptTuning } from "../../cli/tuning.ts";
-import {
-  keepTuning,
-  type KeptTuning,
-  readTuning,
-  TuningFileError,
-  withTuningLock,
-} from "../../cli/tuning_file.ts";
+import { keepTuning, readTuning, TuningFileError, withTuningLock } from "../../cli/tuning_file.ts";
 import type { GpuDevice } from "../../gpu/device.ts";
 import { GpuError } from "../../gpu/errors.ts";
 import { tuningKey } from "../../gpu/tuning/key.ts";
@@ -17,23 +11,11 @@ import type { TuningReport } from "../../gpu/tuning/measure.ts";
 import { defaultTuning, type Tuning } from "../../gpu/tuning/tuning.ts";
 import { gpuTest } from "../support/device.ts";
 import { asHardware } from "../support/hardware.ts";
+import { choices, kept } from "../support/kept_tuning.ts";
 import { assertFails, folderTest, morDone, run } from "../support/program.ts";
 
 // Whoever runs the tests may have switched off what they are about.
 Deno.env.delete("MOR_TUNING");
-
-const choices: Tuning = {
-  matmul: "tile_128x128",
-  matmulFewRows: "tile_32x32",
-  matmulGradient: "tile_64x64",
-  matmulVector: "lanes_128",
-  matmulPanel: "slices_8",
-  vectorRows: 32,
-  attention: "lanes_64",
-  attentionCached: "lanes_256",
-};
-
-const kept: KeptTuning = { adapter: "some adapter", measured: "2026-11-24T09:30:00.000Z", choices };
 
 const report: TuningReport = {
   tuning: choices,

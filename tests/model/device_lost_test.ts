@@ -7,45 +7,27 @@ import { generateTexts } from "../../model/batching/batch_texts.ts";
 import type { ModelConfig } from "../../model/config.ts";
 import { hasWeights } from "../../model/files/checkpoint.ts";
 import { generate } from "../../model/generate.ts";
-import { DEFAULT_OPTIMIZER } from "../../model/optimizer.ts";
 import { presetConfig } from "../../model/presets.ts";
 import { GREEDY } from "../../model/sampling.ts";
-import { splitTokens } from "../../model/text/dataset.ts";
 import { byteTokenizer } from "../../model/text/tokenizer.ts";
 import { train, type TrainOptions } from "../../model/train.ts";
-import { NO_WARMUP } from "../../model/training.ts";
 import { initializeWeights } from "../../model/weights.ts";
 import { ParameterLayout, type ParameterViews } from "../../model/parameter_layout.ts";
 import { tinyTokenRouter } from "../reference/tiny_model.ts";
 import { deviceLostAfter } from "../support/lost_device.ts";
 import { folderTest } from "../support/program.ts";
 import { assertSameCheckpoints } from "../support/small_run.ts";
+import { tinyTraining } from "../support/tiny_training.ts";
 
 const config = presetConfig("tiny");
-const text = "The quick brown fox jumps over the lazy dog; pack my box with five dozen liquor jugs. ";
 const options: Omit<TrainOptions, "folder"> = {
-  config,
+  ...tinyTraining,
   settings: {
+    ...tinyTraining.settings,
     shape: { batchSize: 2, sequenceLength: 24, gradientAccumulation: 1 },
     schedule: { learningRate: 3e-3, steps: 5, warmupSteps: 1, decaySteps: 1 },
-    optimizer: DEFAULT_OPTIMIZER,
-    routerWarmup: NO_WARMUP,
-    activationDtype: "f32",
-    seed: 4,
-    validationFraction: 0.2,
   },
   cadence: { evaluateEvery: 2, evaluationBatches: 1, saveEvery: 2, stopAfter: Infinity },
-  dataset: await splitTokens(byteTokenizer.encode(text.repeat(12)), {
-    validationFraction: 0.2,
-    sequenceLength: 24,
-    vocabSize: 257,
-  }),
-  resume: false,
-  init: null,
-  recompute: false,
-  tokenizer: "byte",
-  flags: "{}",
-  signal: new AbortController().signal,
 };
 
 /** Numbers of submits until `work` is done. */

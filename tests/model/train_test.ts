@@ -7,11 +7,6 @@ import { readTensor } from "../../gpu/readback.ts";
 import { writeTensor } from "../../gpu/tensor.ts";
 import { readTrainingState } from "../../model/files/checkpoint.ts";
 import { ConfigError, type ExpertChoiceConfig } from "../../model/config.ts";
-import { type Dataset, splitTokens } from "../../model/text/dataset.ts";
-import { DEFAULT_OPTIMIZER } from "../../model/optimizer.ts";
-import { presetConfig } from "../../model/presets.ts";
-import { byteTokenizer } from "../../model/text/tokenizer.ts";
-import { NO_WARMUP } from "../../model/training.ts";
 import {
   evaluationSequences,
   type StepReport,
@@ -21,37 +16,10 @@ import {
   type TrainReport,
 } from "../../model/train.ts";
 import { gpuTest } from "../support/device.ts";
+import { sentences, tinyTraining } from "../support/tiny_training.ts";
 
-const config = presetConfig("tiny");
-
-function datasetOf(text: string): Promise<Dataset> {
-  const split = { validationFraction: 0.2, sequenceLength: 24, vocabSize: 257 };
-  return splitTokens(byteTokenizer.encode(text), split);
-}
-
-const sentence = "The quick brown fox jumps over the lazy dog; pack my box with five dozen liquor jugs. ";
-const dataset = await datasetOf(sentence.repeat(12));
-
-const options: Omit<TrainOptions, "folder"> = {
-  config,
-  settings: {
-    shape: { batchSize: 2, sequenceLength: 24, gradientAccumulation: 2 },
-    schedule: { learningRate: 3e-3, steps: 10, warmupSteps: 2, decaySteps: 3 },
-    optimizer: DEFAULT_OPTIMIZER,
-    routerWarmup: NO_WARMUP,
-    activationDtype: "f32",
-    seed: 4,
-    validationFraction: 0.2,
-  },
-  cadence: { evaluateEvery: 5, evaluationBatches: 2, saveEvery: 100, stopAfter: Infinity },
-  dataset,
-  resume: false,
-  init: null,
-  recompute: false,
-  tokenizer: "byte",
-  flags: '{"steps": 10}',
-  signal: new AbortController().signal,
-};
+const options = tinyTraining;
+const { config, dataset } = options;
 
 function folderTest(name: string, body: (device: GpuDevice, folder: string) => Promise<void>): void {
   gpuTest(name, async (device) => {
@@ -273,7 +241,7 @@ folderTest("a resumed run must be the run that was started", async (device, fold
     "model.router.alpha is 0.2": {
       config: { ...config, router: { ...config.router as ExpertChoiceConfig, alpha: 0.2 } },
     },
-    "the text is not the one": { dataset: await datasetOf(sentence.repeat(13)) },
+    "the text is not the one": { dataset: await sentences(13) },
   };
   for (const [message, changes] of Object.entries(other)) {
     const run = reportsOf(device, { ...options, ...changes, folder, resume: true });

@@ -4,10 +4,10 @@ import { join } from "@std/path";
 import { readInput } from "../../../cli/forward.ts";
 import { MetricsLog } from "../../../cli/metrics.ts";
 import { resolveFlags } from "../../../cli/train_flags.ts";
-import { keepTuning, type KeptTuning, readTuning, TuningFileError } from "../../../cli/tuning_file.ts";
-import type { Tuning } from "../../../gpu/tuning/tuning.ts";
+import { keepTuning, readTuning, TuningFileError } from "../../../cli/tuning_file.ts";
 import { mutatedBytes } from "../../support/byte_mutations.ts";
 import { mutatedJson } from "../../support/json_mutations.ts";
+import { kept } from "../../support/kept_tuning.ts";
 import { tinyConfig } from "../../reference/tiny_model.ts";
 import { type FuzzInput, type FuzzKind, isDone } from "../fuzz_kind.ts";
 import { mutatedLines } from "./texts.ts";
@@ -81,19 +81,6 @@ export function openIds(): Promise<FuzzKind> {
   return Promise.resolve({ make: damagedText(IDS, "ids.json"), check });
 }
 
-const CHOICES: Tuning = {
-  matmul: "tile_128x128",
-  matmulFewRows: "tile_32x32",
-  matmulGradient: "tile_64x64",
-  matmulVector: "lanes_128",
-  matmulPanel: "slices_8",
-  vectorRows: 32,
-  attention: "lanes_64",
-  attentionCached: "lanes_256",
-};
-
-const KEPT: KeptTuning = { adapter: "any", measured: "2026-11-24T09:30:00.000Z", choices: CHOICES };
-
 /** What measurements are kept in: damage may cost them, but never stops a command. */
 export function openTuning(): Promise<FuzzKind> {
   async function check({ name, bytes }: FuzzInput, folder: string): Promise<boolean> {
@@ -113,11 +100,11 @@ export function openTuning(): Promise<FuzzKind> {
       assert(error.message.includes(path), error.message);
       isAccepted = false;
     }
-    await keepTuning(path, { key: "another", tuning: KEPT });
-    assertEquals(await readTuning(path, "another"), KEPT);
+    await keepTuning(path, { key: "another", tuning: kept });
+    assertEquals(await readTuning(path, "another"), kept);
     return isAccepted;
   }
-  const json = { tunings: { "a key": KEPT, "other": { ...KEPT, choices: {} } } };
+  const json = { tunings: { "a key": kept, "other": { ...kept, choices: {} } } };
   return Promise.resolve({ make: damagedText(json, "tuning.json"), check });
 }
 
