@@ -4,6 +4,9 @@
 # `deno task compile`.
 set -eu
 
+# A home that is not there is none: nobody's often is not.
+[ -d "${HOME:-/}" ] || unset HOME
+
 # The program's folder in the user's cache, as in cli/cache_folder.ts; empty where no variable names a place.
 cache=${XDG_CACHE_HOME:-${HOME:+$HOME/@CACHE@}}
 cache=${cache:+${cache%/}/mor}
@@ -25,15 +28,13 @@ base=${cache:+$cache/bin}
 if [ -z "$base" ] || { [ ! -x "$base/@HASH@/deno" ] && ! unpack "$base"; }; then
   # Without a cache folder, in the one for temporary files: under the user's name, and only if it is the user's own.
   base=${TMPDIR:-/tmp}/mor-$(id -u)
-  if [ ! -x "$base/@HASH@/deno" ]; then
-    mkdir -m 700 "$base" 2>/dev/null || true
-    unpack "$base" || {
-      echo "mor: Cannot unpack the program: no folder can be written; set XDG_CACHE_HOME to one that can" >&2
-      exit 1
-    }
+  mkdir -m 700 "$base" 2>/dev/null || true
+  if [ -e "$base" ] && { [ -h "$base" ] || [ ! -O "$base" ]; }; then
+    echo "mor: Cannot trust $base: it is not a folder of yours; set XDG_CACHE_HOME to one that is" >&2
+    exit 1
   fi
-  if [ -h "$base" ] || [ ! -O "$base" ]; then
-    echo "mor: Cannot trust $base: it is another user's; set XDG_CACHE_HOME to a folder of your own" >&2
+  if [ ! -x "$base/@HASH@/deno" ] && ! unpack "$base"; then
+    echo "mor: Cannot unpack the program: no folder can be written; set XDG_CACHE_HOME to one that can" >&2
     exit 1
   fi
 fi

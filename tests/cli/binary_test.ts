@@ -1,6 +1,7 @@
 /** dist/mor, the file that runs without Deno: made by the task in a copy of the checkout, run from another folder. */
-import { assert, assertEquals, assertStringIncludes } from "@std/assert";
+import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { join } from "@std/path";
+import { selfExtractingHeader } from "../../tools/self_extracting.ts";
 import { compileBinary } from "../support/binary.ts";
 import {
   assertLeastPermissions,
@@ -51,7 +52,52 @@ folderTest("dist/mor runs from another folder with next to no environment", asyn
   const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", await Deno.readFile(binary)));
   assertEquals(checksum, digest.toHex());
 
+  const nowhere = await run([Deno.execPath(), "task", "compile", "--target", "amiga"], { cwd: checkout! });
+  assertEquals([nowhere.code, nowhere.stdout], [2, ""]);
+  assertMatch(nowhere.stderr, /^compile: --target is "amiga", wanted one of x86_64-unknown-linux-gnu, /m);
+
   await checkPermissions({ home: home!, folder: elsewhere!, mor });
+});
+
+Deno.test({
+  name: "without a home the program unpacks into a folder of the user's own, or not at all",
+  ignore: Deno.build.os === "windows",
+  fn: async () => {
+    const folder = await Deno.makeTempDir();
+    const script = join(folder, "mor.sh");
+    // Behind the script comes an archive of a program that says where it lies.
+    await Deno.mkdir(join(folder, "parts"));
+    await Deno.writeTextFile(join(folder, "parts", "deno"), '#!/bin/sh\necho "$0"\n', { mode: 0o755 });
+    await Deno.writeTextFile(script, selfExtractingHeader({ hash: "hash", os: "linux" }));
+    const packed = await run(["sh", "-c", 'tar -czf - -C "$1/parts" deno >> "$1/mor.sh"', "sh", folder]);
+    assertEquals(packed.code, 0, packed.stderr);
+    const start = (TMPDIR: string, more: Readonly<Record<string, string>> = {}): Promise<Outcome> => {
+      const env = { PATH: Deno.env.get("PATH") ?? "", TMPDIR, ...more };
+      return run(["sh", script], { env, clearEnv: true });
+    };
+    const user = (await run(["sh", "-c", "id -u"])).stdout.trim();
+    const own = join(folder, "own");
+    await Deno.mkdir(own);
+    const unpacked = join(own, `mor-${user}`, "hash", "deno");
+    for (const time of ["first", "second"]) {
+      assertEquals(await start(own), { code: 0, stdout: `${unpacked}\n`, stderr: "" }, time);
+    }
+    assertEquals((await Deno.stat(join(own, `mor-${user}`))).mode! & 0o777, 0o700);
+    assertEquals((await start(own, { HOME: script })).stdout, `${unpacked}\n`);
+
+    // Somebody else's: a link, which might lead anywhere.
+    const [shared, trap] = [join(folder, "shared"), join(folder, "trap")];
+    for (const made of [shared, trap]) await Deno.mkdir(made);
+    await Deno.symlink(trap, join(shared, `mor-${user}`));
+    const distrusted = await start(shared);
+    assertEquals([distrusted.code, distrusted.stdout], [1, ""]);
+    assertMatch(distrusted.stderr, /^mor: Cannot trust .*: it is not a folder of yours; set XDG_CACHE_HOME/);
+    assertEquals([...Deno.readDirSync(trap)], []);
+    const lost = await start(script);
+    assertEquals([lost.code, lost.stdout], [1, ""]);
+    assertMatch(lost.stderr, /^mor: Cannot unpack the program: no folder can be written; .*\n$/);
+    await Deno.remove(folder, { recursive: true });
+  },
 });
 
 /** Puts the probe where the binary has unpacked its program, and starts the binary as for `generate`. */

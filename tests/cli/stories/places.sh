@@ -35,4 +35,5 @@ fi
 # Without a home, with one that cannot be used, with a cache elsewhere.
 text=$(mor generate "$MODEL" -p x -n 3 --seed 1 -q)
 same "$(env -u HOME -u XDG_CACHE_HOME TMPDIR="$PWD" "$(command -v mor)" generate "$MODEL" -p x -n 3 --seed 1 -q)" "$text" "no HOME"
-same "$(env -u XDG_CACHE_HOME HOME=/nonexistent/home TMPDIR="$PWD" "$(command -v mor)" generate "$MODEL" -p x -n 3 --seed 1 -q)" "$text" "no such HOME"
+same "$(env -u XDG_CACHE_HOME HOME="$PWD/no home" TMPDIR="$PWD" "$(command -v mor)" generate "$MODEL" -p x -n 3 --seed 1 -q)" "$text" "no such HOME"
+[ ! -e "no home" ] || fail "a home was made"
