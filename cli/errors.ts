@@ -57,6 +57,11 @@ function isOutOfMemory(error: unknown): boolean {
   return error instanceof MemoryError || error instanceof GpuError && error.kind === "out-of-memory";
 }
 
+/** A message, often of a driver or a system, with more behind it in the same line. */
+export function withMore(message: string, more: string): string {
+  return `${message.replace(/[.;:\s]+$/, "")}; ${more}`;
+}
+
 /** Errors of the operating system: disk full, no permission, is a directory... */
 export function isFileError(error: unknown): error is Error {
   return error instanceof Error && (Object.values(Deno.errors).some((kind) => error instanceof kind) ||

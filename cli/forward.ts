@@ -141,6 +141,11 @@ async function continuation(
   return await (cached === undefined ? greedyRecomputed : greedyContinuation)(device, options);
 }
 
+/**
+ * The ids, and targets, of a file.
+ *
+ * @throws ConfigError for a file that cannot be used.
+ */
 export async function readInput(
   { ids: path, gradients }: ForwardFlags,
   { config: { vocabSize } }: { config: ModelConfig },

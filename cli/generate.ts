@@ -214,7 +214,7 @@ async function write(
       }),
     });
     emit(text.push(id), depth);
-    if (text.isStopped || isInterrupted) break;
+    if (text.isStopped || isInterrupted || !terminal.hasReader()) break;
   }
   emit(text.finish(), depths.at(-1) ?? 0);
   Deno.removeSignalListener("SIGINT", onSignal);

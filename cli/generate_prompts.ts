@@ -15,9 +15,9 @@ import { DataError } from "../model/text/documents.ts";
 import { type PromptLine, readPromptLines } from "../model/text/prompt_lines.ts";
 import { type DoneResults, readResults, ResultFile, sortResults } from "../model/text/result_lines.ts";
 import type { Tokenizer } from "../model/text/tokenizer.ts";
-import { InterruptedError } from "./errors.ts";
+import { InterruptedError, withMore } from "./errors.ts";
 import { formatDuration, openProgress } from "./progress.ts";
-import { ResultOrder } from "./result_order.ts";
+import { type PlannedText, ResultOrder } from "./result_order.ts";
 import type { Terminal } from "./terminal.ts";
 import { WorkLock } from "./work_lock.ts";
 
@@ -47,14 +47,6 @@ export async function lockResults({ out }: PromptsFlags, terminal: Terminal): Pr
   const lock = new WorkLock(out, { words: { verb: "write", doing: "writing it" }, terminal });
   await lock.takeIfThere();
   return lock;
-}
-
-/** A prompt with everything that decides its text. */
-export interface PlannedText {
-  readonly line: PromptLine;
-  readonly request: TextRequest;
-  /** Whether the model's positions end its text before its count does. */
-  readonly isShort: boolean;
 }
 
 /** The texts that are to be made, and the file of those that are done. */
@@ -210,11 +202,12 @@ export async function generatePrompts(
         if (file) await file.write(result);
         else terminal.out(JSON.stringify(result) + "\n");
       }
+      if (!file && !terminal.hasReader()) return;
     }
   } catch (error) {
     if (!(error instanceof GpuError && file)) throw error;
     const written = `${order.written} of ${texts.length} texts are written; --resume goes on`;
-    throw new GpuError(error.kind, `${error.message}; ${written}`, { cause: error });
+    throw new GpuError(error.kind, withMore(error.message, written), { cause: error });
   } finally {
     Deno.removeSignalListener("SIGINT", onSignal);
     await progress.stop();

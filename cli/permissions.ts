@@ -1,8 +1,5 @@
 /** What the running command gives back of the permissions that the program was started with. */
-import { commandOf } from "./written_paths.ts";
-
-/** The one command that uses the network. */
-const NETWORK_COMMAND = "pull";
+import { commandOf, NETWORK_COMMAND } from "./written_paths.ts";
 
 /**
  * Gives back what no command but `pull` needs. A binary made by `deno compile` has one set of permissions for all

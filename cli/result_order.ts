@@ -1,6 +1,14 @@
 /** In which order results of `mor generate --prompts` are written, and what a line holds. */
-import type { FailedText, FinishedText } from "../model/batching/batch_texts.ts";
-import type { PlannedText } from "./generate_prompts.ts";
+import type { FailedText, FinishedText, TextRequest } from "../model/batching/batch_texts.ts";
+import type { PromptLine } from "../model/text/prompt_lines.ts";
+
+/** A prompt with everything that decides its text. */
+export interface PlannedText {
+  readonly line: PromptLine;
+  readonly request: TextRequest;
+  /** Whether the model's positions end its text before its count does. */
+  readonly isShort: boolean;
+}
 
 /** Results in the order in which they are written. */
 export class ResultOrder {

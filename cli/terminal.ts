@@ -8,6 +8,8 @@ import { showControls } from "./control_characters.ts";
 export interface Terminal {
   /** Results; in the colour of a recursion depth, if one is given and colours are wanted. */
   readonly out: (text: string, depth?: number) => void;
+  /** Whether somebody still reads the results: without, a command that does nothing else may end. */
+  readonly hasReader: () => boolean;
   /** Progress, notes and warnings; nothing with --quiet. */
   readonly note: (text: string) => void;
   /** Whether results may carry ANSI colours. */
@@ -23,13 +25,17 @@ function writeAll(stream: { writeSync(bytes: Uint8Array): number }, text: string
   for (let written = 0; written < bytes.length;) written += stream.writeSync(bytes.subarray(written));
 }
 
-/** Whoever stops reading the results (`mor ... | head`) has enough of them: the program ends, and that is no failure. */
+/** Whether somebody still reads stdout. */
+let hasReader = true;
+
+/** Whoever stops reading the results (`mor ... | head`) has enough of them: that is no failure, and other work goes on. */
 function writeResult(text: string): void {
+  if (!hasReader) return;
   try {
     writeAll(Deno.stdout, text);
   } catch (error) {
     if (!(error instanceof Deno.errors.BrokenPipe)) throw error;
-    Deno.exit(0);
+    hasReader = false;
   }
 }
 
@@ -48,6 +54,7 @@ export function openTerminal(
       const isColored = hasColor && depth !== undefined && text !== "";
       writeResult(isColored ? colorDepth(shown(text), depth) : shown(text));
     },
+    hasReader: () => hasReader,
     note: (text) => {
       if (!quiet) writeError(text);
     },

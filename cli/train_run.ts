@@ -1,7 +1,7 @@
 /** Driving a training run: progress, metrics, samples, Ctrl-C. */
 import type { GpuDevice } from "../gpu/device.ts";
 import { GpuError } from "../gpu/errors.ts";
-import { hasWeights, readTrainingState } from "../model/files/checkpoint.ts";
+import { readTrainingState } from "../model/files/checkpoint.ts";
 import type { ModelConfig, TokenChoiceConfig } from "../model/config.ts";
 import type { Dataset } from "../model/text/dataset.ts";
 import { generate } from "../model/generate.ts";
@@ -10,7 +10,7 @@ import { COLLAPSED_FRACTION, collapsedDepth, CollapseWatch } from "../model/rout
 import type { Tokenizer } from "../model/text/tokenizer.ts";
 import type { TokenizerSource } from "../model/text/tokenizer_source.ts";
 import { type StepReport, train, type TrainCadence, type TrainSettings } from "../model/train.ts";
-import { InterruptedError, isFileError, RunFileError } from "./errors.ts";
+import { InterruptedError, isFileError, RunFileError, withMore } from "./errors.ts";
 import { MetricsLog } from "./metrics.ts";
 import { formatDuration, openProgress, type Progress } from "./progress.ts";
 import { peakMemory } from "./session.ts";
@@ -132,20 +132,26 @@ export async function runTraining(
 
 /** What to throw for an error of a run's folder: the system's words say nothing of what was saved before. */
 export async function explainFileError(cause: Error, folder: string): Promise<RunFileError> {
-  const kept = await hasWeights(folder)
-    ? "the checkpoint there is intact: put this right and go on with --resume"
-    : "nothing was saved: put this right and start again";
-  return new RunFileError(`Cannot go on in ${folder}: ${cause.message}; ${kept}`, { cause });
+  const step = await savedStep(folder);
+  const kept = step === null
+    ? "nothing was saved: put this right and start again"
+    : `the checkpoint of step ${step} there is intact: put this right and go on with --resume`;
+  return new RunFileError(`Cannot go on in ${folder}: ${withMore(cause.message, kept)}`, { cause });
 }
 
 /** A device that is lost, or has no memory left, says nothing of what was saved before. */
 async function explainGpuError(cause: GpuError, folder: string): Promise<GpuError> {
   if (cause.kind !== "lost" && cause.kind !== "out-of-memory") return cause;
-  const step = await readTrainingState(folder).then(({ step }) => step, () => null);
+  const step = await savedStep(folder);
   const kept = step === null
     ? "nothing was saved: start the run again"
     : `the checkpoint of step ${step} in ${folder} is intact: --resume goes on from there`;
-  return new GpuError(cause.kind, `${cause.message.replace(/[.;:\s]+$/, "")}; ${kept}`, { cause });
+  return new GpuError(cause.kind, withMore(cause.message, kept), { cause });
+}
+
+/** The step of a folder's checkpoint, null if it has none. */
+async function savedStep(folder: string): Promise<number | null> {
+  return await readTrainingState(folder).then(({ step }) => step, () => null);
 }
 
 /** Running mean of tokens per second; time between steps does not count. */

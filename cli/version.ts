@@ -9,6 +9,7 @@ export interface Build {
   readonly hasStandIns: boolean;
 }
 
+/** Of the program, as in deno.json. */
 export const VERSION = denoConfig.version;
 
 /** Packages that only tests use. */

@@ -35,6 +35,7 @@ export class WorkLock implements Disposable {
    */
   async takeIfThere(): Promise<void> {
     const info = await infoOf(this.#path);
+    // One that is gone meanwhile is not there either.
     if (info) await this.#take(info.isDirectory ? { read: true } : { read: true, write: true });
   }
 
@@ -46,9 +47,12 @@ export class WorkLock implements Disposable {
    */
   async takeFolder(): Promise<boolean> {
     if (this.#isTried) return false;
-    for (let path = this.#path; await infoOf(path) === null; path = dirname(path)) this.#made.push(path);
-    await makeFolder(this.#path);
-    await this.#take({ read: true });
+    do {
+      this.#made.length = 0;
+      for (let path = this.#path; await infoOf(path) === null; path = dirname(path)) this.#made.push(path);
+      await makeFolder(this.#path);
+      // Whoever had locked it may have removed it since.
+    } while (!await this.#take({ read: true }));
     return true;
   }
 
@@ -59,9 +63,11 @@ export class WorkLock implements Disposable {
     return true;
   }
 
-  async #take(options: Deno.OpenOptions): Promise<void> {
-    this.#isTried = true;
+  /** False when there is nothing to lock. */
+  async #take(options: Deno.OpenOptions): Promise<boolean> {
     const { file, reason } = await openLocked(this.#path, options);
+    if (file === "gone") return false;
+    this.#isTried = true;
     if (file === "taken") {
       const { verb, doing } = this.#words;
       throw new RunFileError(
@@ -69,22 +75,25 @@ export class WorkLock implements Disposable {
       );
     }
     this.#file = file;
-    if (file !== null) return;
-    this.#terminal.note(
-      `warning: ${this.#path} cannot be locked (${reason}); see to it that no other run is ${this.#words.doing}`,
-    );
+    if (file === null) {
+      this.#terminal.note(
+        `warning: ${this.#path} cannot be locked (${reason}); see to it that no other run is ${this.#words.doing}`,
+      );
+    }
+    return true;
   }
 
   [Symbol.dispose](): void {
-    this.#file?.close();
+    // Before the lock is given back: whoever waits for it must see that the folder is gone.
     for (const folder of this.#made) {
       try {
         // Only an empty one can be removed so.
         Deno.removeSync(folder);
       } catch {
-        return;
+        break;
       }
     }
+    this.#file?.close();
   }
 }
 
@@ -96,15 +105,22 @@ async function infoOf(path: string): Promise<Deno.FileInfo | null> {
   });
 }
 
-/** The file, locked; "taken" when another process has the lock, null with a reason where there are no locks. */
+/**
+ * The file, locked; "taken" when another process has the lock, "gone" when there is none (any more), null with a reason
+ * where there are no locks.
+ */
 async function openLocked(
   path: string,
   options: Deno.OpenOptions,
-): Promise<{ file: Deno.FsFile | "taken" | null; reason: string }> {
+): Promise<{ file: Deno.FsFile | "taken" | "gone" | null; reason: string }> {
   // A locked file cannot be replaced there, nor written to through another handle, and folders cannot be opened.
   if (Deno.build.os === "windows") return { file: null, reason: "this system locks otherwise" };
   for (;;) {
-    const file = await Deno.open(path, options);
+    const file = await Deno.open(path, options).catch((error) => {
+      if (options.create || !(error instanceof Deno.errors.NotFound)) throw error;
+      return null;
+    });
+    if (file === null) return { file: "gone", reason: "" };
     let isTaken;
     try {
       isTaken = !await file.tryLock(true);

@@ -3,7 +3,10 @@
  * forbid the rest before it runs. Has no imports, because tools/ uses it before there are any packages.
  */
 
-/** Flags whose value is a file or folder to write. tests/cli/written_paths_test.ts compares them with the commands'. */
+/** The one command that uses the network. */
+export const NETWORK_COMMAND = "pull";
+
+/** Flags whose value is a file or folder to write; a test compares them with those of the commands. */
 export const OUTPUT_FLAGS: readonly string[] = ["--out", "--html", "--trace", "--gradients"];
 
 /** Where `demo` writes unless told; a demo there is replaced by the next one. */
@@ -52,13 +55,13 @@ export function writtenPaths(
   const paths = outputs.flatMap((path) => outputPaths(path, { isFolder }));
   if (cache === null) return paths;
   if (cache.includes(",")) return null;
-  if (command === "pull") paths.push(`${cache}/${CACHE_PARTS.models}`);
+  if (command === NETWORK_COMMAND) paths.push(`${cache}/${CACHE_PARTS.models}`);
   return [...paths, `${cache}/${CACHE_PARTS.tuning}`];
 }
 
 /** Whether a path can be told to Deno, and its siblings' names follow from its own. */
 function isPlain(path: string): boolean {
-  return !/[,\\]/.test(path) && !/(^|\/)\.{0,2}$/.test(path);
+  return !/[,\\]|^[A-Za-z]:/.test(path) && !/(^|\/)\.{0,2}$/.test(path);
 }
 
 /** A tokenizer may be named by its file; its configuration is written beside it. */

@@ -125,7 +125,8 @@ export class GpuDevice implements Allocator {
     const patience = new Promise((resolve) => timer = setTimeout(resolve, LOST_PATIENCE));
     await Promise.race([this.handle.lost, patience]);
     clearTimeout(timer);
-    return this.#failure ?? new GpuError("internal", `A call of the GPU device failed: ${cause.message}`);
+    return this.#failure ??
+      new GpuError("internal", `A call of the GPU device failed: ${cause.message}`, { cause });
   }
 
   /**

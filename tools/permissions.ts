@@ -1,6 +1,6 @@
 /** What each kind of job may do; everything else is denied without a question. */
 import { cacheFolder } from "../cli/cache_folder.ts";
-import { commandOf, writtenPaths } from "../cli/written_paths.ts";
+import { commandOf, NETWORK_COMMAND, writtenPaths } from "../cli/written_paths.ts";
 
 /** Variables that the program and its packages read, and no others. */
 const PROGRAM_VARIABLES = [
@@ -30,11 +30,8 @@ export const PROGRAM_PERMISSIONS: readonly string[] = [
 /** For commands whose arguments do not say what they write, and for a binary that has one set for all commands. */
 export const WRITE_ANYWHERE: readonly string[] = ["--allow-write"];
 
-/** The one command that uses the network. */
-export const NETWORK_COMMAND = "pull";
-
 /**
- * Flags that it gets besides. Any host: the Hub, and any mirror that HF_ENDPOINT names, redirects large files to
+ * Flags that `pull` gets besides. Any host: the Hub, and any mirror that HF_ENDPOINT names, redirects large files to
  * hosts of its own choice, which change.
  */
 export const NETWORK_PERMISSIONS: readonly string[] = ["--allow-net", "--allow-env=HF_TOKEN,HF_ENDPOINT"];

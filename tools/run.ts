@@ -22,6 +22,13 @@ const BOOK = `${WORK_FOLDER}/moby_dick.txt`;
 const GPU_COMMANDS = ["train", "generate", "eval", "profile", "bench", "forward", "demo"];
 /** Flags with which those compute nothing. */
 const IDLE_FLAGS = ["--help", "-h", "--dry-run"];
+
+/** Whether a command line computes on the GPU; `quantize` does to say what it costs, also without writing anything. */
+function computes(args: readonly string[]): boolean {
+  const command = commandOf(args) ?? "";
+  if (command === "quantize") return args.some((arg) => /^--eval(=|$)/.test(arg));
+  return GPU_COMMANDS.includes(command) && !args.some((arg) => IDLE_FLAGS.includes(arg));
+}
 /** Parts of the bench that start processes: of a peer, of the program, or of the binary. */
 const BENCH_PROGRAMS: Readonly<Record<string, string>> = {
   "llama-cpp": Deno.execPath(),
@@ -72,10 +79,8 @@ function userFolder(): string | undefined {
 async function runMor(args: readonly string[]): Promise<number> {
   const cwd = userFolder();
   const permissions = programPermissions(args, { cwd });
-  const isIdle = args.some((arg) => IDLE_FLAGS.includes(arg));
-  const needsAdapter = !isIdle && GPU_COMMANDS.includes(commandOf(args) ?? "");
   return await inOrder(
-    async () => needsAdapter ? await ensureAdapter() : 0,
+    async () => computes(args) ? await ensureAdapter() : 0,
     () => runFile(PROGRAM, args, { request: { entries: [PROGRAM], isChatty: false }, cwd, permissions }),
   );
 }

@@ -11,30 +11,38 @@ set -eu
 cache=${XDG_CACHE_HOME:-${HOME:+$HOME/@CACHE@}}
 cache=${cache:+${cache%/}/mor}
 
-# Two first starts at once both unpack, each into a folder of its own; the first to rename it wins.
+# Whether a folder has the program, whole: cleaners of temporary files take files out of folders that they leave.
+has_program() { [ -x "$1/@HASH@/deno" ] && [ -r "$1/@HASH@/program/entry.js" ]; }
+
+# Two first starts at once both unpack, each into a folder of its own; the first to rename it wins. Where this is called
+# no failure ends the script by itself, and each is looked at.
 unpack() {
   mkdir -p "$1" 2>/dev/null && [ -w "$1" ] || return 1
-  fresh=$(mktemp -d "$1/unpack.XXXXXX")
+  fresh=$(mktemp -d "$1/unpack.XXXXXX" 2>/dev/null) || return 1
   trap 'rm -rf "$fresh"' EXIT
   trap 'exit 130' INT TERM HUP
-  tail -n +@LINES@ "$0" | tar -xzf - -C "$fresh"
-  mv "$fresh" "$1/@HASH@" 2>/dev/null || true
-  # Where the folder was there already, mv has put the fresh one inside it.
-  rm -rf "$fresh" "$1/@HASH@/${fresh##*/}"
+  if tail -n +@LINES@ "$0" | tar -xzf - -C "$fresh"; then
+    [ ! -e "$1/@HASH@" ] || has_program "$1" || rm -rf "$1/@HASH@"
+    mv "$fresh" "$1/@HASH@" 2>/dev/null || true
+    # Where the folder was there already, mv has put the fresh one inside it.
+    rm -rf "$1/@HASH@/${fresh##*/}"
+  fi
+  rm -rf "$fresh"
   trap - EXIT INT TERM HUP
+  has_program "$1"
 }
 
 base=${cache:+$cache/bin}
-if [ -z "$base" ] || { [ ! -x "$base/@HASH@/deno" ] && ! unpack "$base"; }; then
+if [ -z "$base" ] || { ! has_program "$base" && ! unpack "$base"; }; then
   # Without a cache folder, in the one for temporary files: under the user's name, and only if it is the user's own.
   base=${TMPDIR:-/tmp}/mor-$(id -u)
   mkdir -m 700 "$base" 2>/dev/null || true
-  if [ -e "$base" ] && { [ -h "$base" ] || [ ! -O "$base" ]; }; then
+  if [ -h "$base" ] || { [ -e "$base" ] && [ ! -O "$base" ]; }; then
     echo "mor: Cannot trust $base: it is not a folder of yours; set XDG_CACHE_HOME to one that is" >&2
     exit 1
   fi
-  if [ ! -x "$base/@HASH@/deno" ] && ! unpack "$base"; then
-    echo "mor: Cannot unpack the program: no folder can be written; set XDG_CACHE_HOME to one that can" >&2
+  if ! has_program "$base" && ! unpack "$base"; then
+    echo "mor: Cannot unpack the program: no folder can take it; set XDG_CACHE_HOME to one that can" >&2
     exit 1
   fi
 fi
@@ -53,12 +61,11 @@ paths= anywhere=
 add() { paths=${paths:+$paths,}$1; }
 # Allows an output and its names in the making.
 output() {
-  path=$1
+  path=$1 prefix=
   while [ "$path" != "${path%/}" ]; do path=${path%/}; done
   case $path in
-    '' | . | .. | */. | */.. | *,* | *\\*) anywhere=1 && return ;;
+    '' | . | .. | */. | */.. | *,* | *\\* | [A-Za-z]:*) anywhere=1 && return ;;
     */*) prefix=${path%/*}/ ;;
-    *) prefix= ;;
   esac
   add "$path"
   add "$path.unfinished"
@@ -89,14 +96,14 @@ case $cache in
   '') ;;
   *,*) anywhere=1 ;;
   *)
-    [ "$subcommand" != pull ] || add "$cache/@MODELS@"
+    [ "$subcommand" != @NETWORK_COMMAND@ ] || add "$cache/@MODELS@"
     add "$cache/@TUNING@"
     ;;
 esac
 writing=${paths:+--allow-write=$paths}
 [ -z "$anywhere" ] || writing=--allow-write
 network=
-[ "$subcommand" != pull ] || network="@NETWORK@"
+[ "$subcommand" != @NETWORK_COMMAND@ ] || network="@NETWORK@"
 
 set -- "$base/@HASH@/program/entry.js" "$@"
 [ -z "$writing" ] || set -- "$writing" "$@"

@@ -1,5 +1,5 @@
 /** The shell script in front of the archive in dist/mor. */
-import { CACHE_PARTS, DEMO_FOLDER, OUTPUT_FLAGS } from "../cli/written_paths.ts";
+import { CACHE_PARTS, DEMO_FOLDER, NETWORK_COMMAND, OUTPUT_FLAGS } from "../cli/written_paths.ts";
 import { NETWORK_PERMISSIONS, PROGRAM_PERMISSIONS } from "./permissions.ts";
 import script from "./self_extracting.sh" with { type: "text" };
 
@@ -18,6 +18,7 @@ export function selfExtractingHeader({ hash, os }: { hash: string; os: typeof De
     DEMO_FOLDER,
     MODELS: CACHE_PARTS.models,
     TUNING: CACHE_PARTS.tuning,
+    NETWORK_COMMAND,
     NETWORK: NETWORK_PERMISSIONS.join(" "),
     PERMISSIONS: PROGRAM_PERMISSIONS.join(" "),
   };

@@ -73,6 +73,7 @@ export async function writeJson(path: string, value: unknown): Promise<void> {
   await writeText(path, JSON.stringify(value, null, 2) + "\n");
 }
 
+/** Writes a text as UTF-8, whole or not at all. */
 export async function writeText(path: string, text: string): Promise<void> {
   await replaceFile(path, { write: (file) => writeAll(file, new TextEncoder().encode(text)) });
 }

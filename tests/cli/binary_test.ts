@@ -66,10 +66,17 @@ Deno.test({
     const folder = await Deno.makeTempDir();
     const script = join(folder, "mor.sh");
     // Behind the script comes an archive of a program that says where it lies.
-    await Deno.mkdir(join(folder, "parts"));
+    await Deno.mkdir(join(folder, "parts", "program"), { recursive: true });
+    await Deno.writeTextFile(join(folder, "parts", "program", "entry.js"), "");
     await Deno.writeTextFile(join(folder, "parts", "deno"), '#!/bin/sh\necho "$0"\n', { mode: 0o755 });
     await Deno.writeTextFile(script, selfExtractingHeader({ hash: "hash", os: "linux" }));
-    const packed = await run(["sh", "-c", 'tar -czf - -C "$1/parts" deno >> "$1/mor.sh"', "sh", folder]);
+    const packed = await run([
+      "sh",
+      "-c",
+      'tar -czf - -C "$1/parts" deno program >> "$1/mor.sh"',
+      "sh",
+      folder,
+    ]);
     assertEquals(packed.code, 0, packed.stderr);
     const start = (TMPDIR: string, more: Readonly<Record<string, string>> = {}): Promise<Outcome> => {
       const env = { PATH: Deno.env.get("PATH") ?? "", TMPDIR, ...more };
@@ -85,7 +92,27 @@ Deno.test({
     assertEquals((await Deno.stat(join(own, `mor-${user}`))).mode! & 0o777, 0o700);
     assertEquals((await start(own, { HOME: script })).stdout, `${unpacked}\n`);
 
-    // Somebody else's: a link, which might lead anywhere.
+    // What a cleaner of temporary files has left is made whole again.
+    for (const part of ["deno", "program/entry.js"]) {
+      await Deno.remove(join(own, `mor-${user}`, "hash", part));
+      assertEquals((await start(own)).stdout, `${unpacked}\n`, `without ${part}`);
+    }
+    assertEquals(Array.from(Deno.readDirSync(join(own, `mor-${user}`)), ({ name }) => name), ["hash"]);
+
+    // An archive that cannot be unpacked leaves nothing behind, and the program that is there alone.
+    const full = join(folder, "full");
+    await Deno.mkdir(full);
+    await Deno.writeTextFile(join(full, "tar"), "#!/bin/sh\nexit 1\n", { mode: 0o755 });
+    const failing = { PATH: `${full}:${Deno.env.get("PATH")}` };
+    assertEquals((await start(own, failing)).stdout, `${unpacked}\n`);
+    const empty = join(folder, "empty");
+    await Deno.mkdir(empty);
+    const unable = await start(empty, failing);
+    assertEquals([unable.code, unable.stdout], [1, ""]);
+    assertMatch(unable.stderr, /mor: Cannot unpack the program: no folder can take it; .*\n$/);
+    assertEquals([...Deno.readDirSync(join(empty, `mor-${user}`))], []);
+
+    // Somebody else's: a link, which might lead anywhere, or nowhere yet.
     const [shared, trap] = [join(folder, "shared"), join(folder, "trap")];
     for (const made of [shared, trap]) await Deno.mkdir(made);
     await Deno.symlink(trap, join(shared, `mor-${user}`));
@@ -93,9 +120,11 @@ Deno.test({
     assertEquals([distrusted.code, distrusted.stdout], [1, ""]);
     assertMatch(distrusted.stderr, /^mor: Cannot trust .*: it is not a folder of yours; set XDG_CACHE_HOME/);
     assertEquals([...Deno.readDirSync(trap)], []);
+    await Deno.remove(trap);
+    assertMatch((await start(shared)).stderr, /^mor: Cannot trust /);
     const lost = await start(script);
     assertEquals([lost.code, lost.stdout], [1, ""]);
-    assertMatch(lost.stderr, /^mor: Cannot unpack the program: no folder can be written; .*\n$/);
+    assertMatch(lost.stderr, /^mor: Cannot unpack the program: no folder can take it; .*\n$/);
     await Deno.remove(folder, { recursive: true });
   },
 });

@@ -278,7 +278,7 @@ Deno.test({
       parts: ["No space left on device"],
     });
     assertStringIncludes(line, `Cannot go on in ${out}`);
-    assertStringIncludes(line, "the checkpoint there is intact");
+    assertStringIncludes(line, "the checkpoint of step 1 there is intact");
     assertEquals(await checkpointTensors(out), before);
     assertEquals(await savedStep(out), 1);
     await morDone(["generate", out, "-p", "x", "-n", "1"]);

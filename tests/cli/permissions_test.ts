@@ -1,7 +1,8 @@
 /** What a command may do: known from its arguments, the same in every way to start it, and no more than it needs. */
 import { assert, assertEquals } from "@std/assert";
 import { fromFileUrl, join } from "@std/path";
-import { OUTPUT_FLAGS } from "../../cli/written_paths.ts";
+import { rootCommand } from "../../cli/root.ts";
+import { NETWORK_COMMAND, OUTPUT_FLAGS } from "../../cli/written_paths.ts";
 import { programPermissions } from "../../tools/permissions.ts";
 import { selfExtractingHeader } from "../../tools/self_extracting.ts";
 import {
@@ -64,21 +65,38 @@ folderTest("a command may write its outputs, and its tuning, alone", async (fold
   for (const [args, wanted] of cases) assertEquals(writable(args, place), wanted, args.join(" "));
 });
 
+/** Flags that name what is read. */
+const INPUT_FLAGS = [
+  "--config",
+  "--data",
+  "--eval",
+  "--file",
+  "--ids",
+  "--init",
+  "--model",
+  "--prompts",
+  "--tokenizer",
+];
+
+Deno.test("every flag that takes a path is one of the outputs or one of the inputs", () => {
+  const commands = [rootCommand()];
+  const flags = new Set<string>();
+  // Commands of commands are found on the way.
+  for (const command of commands) {
+    commands.push(...command.getCommands());
+    for (const option of command.getOptions()) {
+      if (!option.args.some(({ type }) => type === "file")) continue;
+      flags.add(option.flags.find((flag) => flag.startsWith("--"))!);
+    }
+  }
+  assertEquals([...flags].sort(), [...INPUT_FLAGS, ...OUTPUT_FLAGS].sort());
+});
+
 Deno.test("only pull has the network, and only a comparison of revisions other programs", () => {
   const has = (args: readonly string[], flag: string): boolean =>
     programPermissions(args).some((name) => name.startsWith(flag));
-  const commands = [
-    "train",
-    "generate",
-    "eval",
-    "quantize",
-    "profile",
-    "bench",
-    "import",
-    "export",
-    "doctor",
-  ];
-  for (const command of commands) {
+  for (const command of rootCommand().getCommands().map((child) => child.getName())) {
+    if (command === NETWORK_COMMAND) continue;
     assertEquals([has([command, "pull"], "--allow-net"), has([command], "--allow-run")], [false, false]);
   }
   assert(has(["-q", "pull", "hf:a/b"], "--allow-net"));
@@ -89,7 +107,23 @@ Deno.test("only pull has the network, and only a comparison of revisions other p
 function randomArgs(seed: number): string[] {
   const random = createRandom(seed);
   const pick = <T>(choices: readonly T[]): T => choices[random.integer(choices.length)]!;
-  const names = ["a", "there", ".", "", "x y", "t.json", "a'b", "$HOME", "*", "é", "a,b", "-", "\\"];
+  const names = [
+    "a",
+    "there",
+    ".",
+    "",
+    "x y",
+    "t.json",
+    "a'b",
+    "$HOME",
+    "*",
+    "é",
+    "a,b",
+    "a,b.json",
+    "c:",
+    "-",
+    "\\",
+  ];
   const path = (): string => {
     const parts = Array.from({ length: 1 + random.integer(3) }, () => pick(names));
     // ".." only at the ends: after a folder that is not there the shell and Deno disagree about it.
@@ -111,6 +145,8 @@ folderTest("the self-extracting program gives the permissions that the task give
   const unpacked = join(folder, "cache", "mor", "bin", "hash");
   await Deno.mkdir(unpacked, { recursive: true });
   await Deno.writeTextFile(join(unpacked, "deno"), "#!/bin/sh\nprintf '%s\\0' \"$@\"\n", { mode: 0o755 });
+  await Deno.mkdir(join(unpacked, "program"));
+  await Deno.writeTextFile(join(unpacked, "program", "entry.js"), "");
   const script = join(folder, "mor.sh");
   await Deno.writeTextFile(script, selfExtractingHeader({ hash: "hash", os: "linux" }));
 

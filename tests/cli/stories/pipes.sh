@@ -31,14 +31,24 @@ if [ -e /dev/full ]; then
   same "$code $(grep -c 'No space left' full.txt)" "1 1" "a full device"
 fi
 
-# Loops, xargs and jq.
+# Loops, xargs, sed.
 printf 'a whale\nthe sea\n' >lines.txt
 while read -r line; do
   mor generate "$MODEL" -p "$line" $short </dev/null
 done <lines.txt >loop.txt
 xargs -I{} mor generate "$MODEL" -p {} $short <lines.txt >xargs.txt
 cmp loop.txt xargs.txt
-jq -cR '{prompt: .}' lines.txt | mor generate "$MODEL" --prompts - --in-order $short >results.jsonl
+sed 's/.*/{"prompt": "&"}/' lines.txt | mor generate "$MODEL" --prompts - --in-order $short >results.jsonl
+same "$(wc -l <results.jsonl)" 2 "a line for each prompt"
+
+# Files beside the results are written, whoever reads them.
+mor profile tiny -p 4 -n 2 --repeats 1 --html page.html -q | true
+[ -s page.html ] || fail "no page without a reader"
+
+if ! command -v jq >/dev/null; then
+  not_run "jq, which is not here"
+  exit 0
+fi
 same "$(jq -r .prompt results.jsonl)" "$(cat lines.txt)" "prompts come back"
 same "$(jq -r '.prompt + .text' results.jsonl)" "$(cat loop.txt)" "many prompts at once are what each is alone"
 mor inspect tiny --json | jq -e '.parameters > 0' >/dev/null

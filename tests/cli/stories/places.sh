@@ -29,7 +29,7 @@ if mount -t tmpfs -o ro tmpfs read-only 2>/dev/null; then
   refuses 1 'read-only' mor generate "$MODEL" --prompts prompts.jsonl --out read-only/results.jsonl
   umount read-only && trap - EXIT
 else
-  echo "not run: a read-only folder, since nothing can be mounted here"
+  not_run "a read-only folder, since nothing can be mounted here"
 fi
 
 # Without a home, with one that cannot be used, with a cache elsewhere.

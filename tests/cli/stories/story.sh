@@ -28,5 +28,8 @@ refuses() {
   grep -qF -- "$part" err.txt || fail "no \"$part\" in the line: $*"
 }
 
+# not_run WHAT: says what cannot be tried on this machine.
+not_run() { echo "not run: $*"; }
+
 # same A B WHAT: fails unless two texts are the same.
 same() { [ "$1" = "$2" ] || fail "$3: \"$1\" is not \"$2\""; }

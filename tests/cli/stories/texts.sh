@@ -21,7 +21,7 @@ same "$code $(wc -l <err.txt) $(grep -c stdin err.txt)" "1 1 1" "stdin that is n
 # Very long ones are refused by number, not cut.
 head -c 3000000 /dev/zero | tr '\0' 'a' >long.txt
 refuses 1 'the prompt has 3000000 tokens' mor generate "$MODEL" -f long.txt
-jq -cR '{prompt: .}' long.txt >long.jsonl
+{ printf '{"prompt": "' && cat long.txt && printf '"}\n'; } >long.jsonl
 refuses 1 'long.jsonl' mor generate "$MODEL" --prompts long.jsonl
 
 # Empty ones.
@@ -34,6 +34,6 @@ refuses 1 'empty.txt' mor generate "$MODEL" --prompts empty.txt
 # Line ends of other systems, a byte order mark, a NUL.
 printf '\357\273\277{"prompt": "a"}\r\n{"prompt": "b"}\r\n' >windows.jsonl
 ends 0 mor generate "$MODEL" --prompts windows.jsonl --in-order $short
-same "$(jq -r .prompt out.txt | tr '\n' ' ')" "a b " "lines of another system"
+same "$(grep -oE '"prompt":"[^"]*"' out.txt | tr '\n' ' ')" '"prompt":"a" "prompt":"b" ' "lines of another system"
 printf 'a\0b' | mor generate "$MODEL" -p - $short | head -c 3 | od -An -c | grep -q 'a  *.0  *b' || fail "a NUL is lost"
 [ ! -e run ] || fail "a refused run left a folder"
