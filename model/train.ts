@@ -6,12 +6,10 @@
  */
 import { setImmediate } from "node:timers";
 import type { GpuDevice } from "../gpu/device.ts";
-import { createCheckpointFolder, loadTraining, readTrainingState, saveTraining } from "./files/checkpoint.ts";
+import { createCheckpointFolder, loadTraining, saveTraining } from "./files/checkpoint.ts";
 import { openCheckpoint } from "./files/checkpoint_source.ts";
-import { parseJson } from "./files/json_text.ts";
 import type { TokenizerSource } from "./text/tokenizer_source.ts";
-import { ConfigError, type ModelConfig } from "./config.ts";
-import { modelConfigToJson } from "./config_file.ts";
+import type { ModelConfig } from "./config.ts";
 import { type Dataset, evaluationBatches, trainingBatch, windowCount } from "./text/dataset.ts";
 import { type Evaluation, Evaluator } from "./evaluate.ts";
 import type { ActivationDtype } from "./layer_buffers.ts";
@@ -19,6 +17,7 @@ import type { OptimizerSettings } from "./optimizer.ts";
 import type { ParameterViews } from "./parameter_layout.ts";
 import { learningRateAt, type Schedule } from "./schedule.ts";
 import { initializeFrom, type InitMethod } from "./initialize_from.ts";
+import { resumedStep, runJson } from "./resumed_run.ts";
 import type { RouterHealth } from "./router_health.ts";
 import {
   allocateTraining,
@@ -262,47 +261,4 @@ async function startWeights(
   }
   const source = await openCheckpoint(init.folder);
   await initializeFrom(device, { layout, weights, source, method: init.method, seed });
-}
-
-/** What a resumed run must have in common with the saved one. */
-function runJson({ config, settings, recompute, dataset }: TrainOptions): string {
-  return JSON.stringify({
-    ...settings,
-    ...settings.activationDtype === "f16" && { recompute },
-    model: modelConfigToJson(config),
-    text: dataset.fingerprint,
-  });
-}
-
-/** @throws ConfigError naming the first difference between the saved run and this one. */
-async function resumedStep(options: TrainOptions): Promise<number> {
-  const { step, run } = await readTrainingState(options.folder);
-  // Runs from before there was a choice have saved none.
-  const saved = flatten({ activationDtype: "f32", ...readRun(run, options.folder) });
-  const current = flatten(JSON.parse(runJson(options)));
-  for (const key of new Set([...saved.keys(), ...current.keys()])) {
-    if (saved.get(key) === current.get(key)) continue;
-    const what = key === "text"
-      ? "the text is not the one the run was started with"
-      : `${key} is ${current.get(key)}, the run was started with ${saved.get(key)}`;
-    throw new ConfigError(
-      `Cannot resume ${options.folder}: ${what}; give the same, or start a new run elsewhere`,
-    );
-  }
-  return step;
-}
-
-function readRun(run: string, folder: string): object {
-  return parseJson(run, (problem) => {
-    throw new ConfigError(`Cannot resume ${folder}: what is saved of the run's settings ${problem}`);
-  }) as object;
-}
-
-/** `{a: {b: 1}}` as `a.b` -> `1`. */
-function flatten(value: unknown, prefix = ""): Map<string, string> {
-  if (typeof value !== "object" || value === null || Array.isArray(value)) {
-    return new Map([[prefix, JSON.stringify(value)]]);
-  }
-  const entries = Object.entries(value);
-  return new Map(entries.flatMap(([key, inner]) => [...flatten(inner, prefix ? `${prefix}.${key}` : key)]));
 }
