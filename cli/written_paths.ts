@@ -21,7 +21,7 @@ export function commandOf(args: readonly string[]): string | undefined {
 }
 
 /** Values of the output flags, as `--out PATH` and `--out=PATH`. */
-export function outputsOf(args: readonly string[]): string[] {
+function outputsOf(args: readonly string[]): string[] {
   const outputs: string[] = [];
   for (const [i, arg] of args.entries()) {
     const equals = arg.indexOf("=");

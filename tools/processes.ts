@@ -87,3 +87,15 @@ export async function runSilently(
   stop();
   return { code: exitCode(status), errors };
 }
+
+/** What a short program writes to stdout, without the blanks at its ends; null if it fails or is not there. */
+export async function readOutput([program, ...args]: readonly [string, ...string[]]): Promise<string | null> {
+  try {
+    const command = new Deno.Command(program, { args, stdin: "null", stdout: "piped", stderr: "null" });
+    const { success, stdout } = await command.output();
+    return success ? new TextDecoder().decode(stdout).trim() : null;
+  } catch (error) {
+    if (!(error instanceof Deno.errors.NotFound)) throw error;
+    return null;
+  }
+}

@@ -29,6 +29,7 @@ function computes(args: readonly string[]): boolean {
   if (command === "quantize") return args.some((arg) => /^--eval(=|$)/.test(arg));
   return GPU_COMMANDS.includes(command) && !args.some((arg) => IDLE_FLAGS.includes(arg));
 }
+
 /** Parts of the bench that start processes: of a peer, of the program, or of the binary. */
 const BENCH_PROGRAMS: Readonly<Record<string, string>> = {
   "llama-cpp": Deno.execPath(),
