@@ -5,7 +5,7 @@
  */
 import { join } from "@std/path";
 import { type DiskOperation, type Inode, ROOT } from "./power_cut.ts";
-import type { Random } from "./random.ts";
+import { createRandom, type Random } from "./random.ts";
 
 /** How likely a change that was not synced has reached the disk: none, all, and anything between. */
 const CHANCES = [0, 0.1, 0.5, 0.9, 1];
@@ -129,14 +129,14 @@ export function writeDisk({ folders, files }: DiskState, folder: string): void {
  */
 export async function checkPowerCuts(
   operations: readonly DiskOperation[],
-  { states, random, seed, folder, check }: {
+  { states, seed, folder, check }: {
     states: number;
-    random: Random;
     seed: number;
     folder: string;
     check: (state: DiskState) => Promise<void>;
   },
 ): Promise<void> {
+  const random = createRandom(seed);
   for (let i = 0; i < states; i++) {
     const state = diskAfterCut(operations, { cut: 1 + i % operations.length, random });
     writeDisk(state, folder);

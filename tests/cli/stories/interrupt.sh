@@ -38,7 +38,8 @@ interrupts "^Once" mor generate "$MODEL" -p "Once upon" -n 100000
 [ "$(tail -c 1 out.txt | od -An -c | tr -d ' ')" = '\n' ] || fail "the text does not end its line"
 seq 1 400 | sed 's/.*/{"prompt": "text &", "count": 100}/' >prompts.jsonl
 interrupts "[0-9]/400" mor generate "$MODEL" --prompts prompts.jsonl --out results.jsonl
-[ -z "$(grep -vE '^\{.*"text":.*\}$' results.jsonl | head -n -1)" ] || fail "lines that are none"
+[ -e results.jsonl ] || fail "no file of results"
+! grep -vE '^\{.*"text":.*\}$' results.jsonl || fail "lines that are no results"
 interrupts "adapter" mor eval "$MODEL" --data "$CORPUS"
 awk 'BEGIN { for (i = 0; i < 200000; i++) print int(rand() * 1e9) }' >big.txt
 interrupts "words" mor tokenizer train --data big.txt --vocab-size 50000 --out tokenizer

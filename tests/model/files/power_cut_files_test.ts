@@ -11,7 +11,6 @@ import type { StepReport } from "../../../model/train.ts";
 import { DiskRecorder } from "../../support/power_cut.ts";
 import { checkPowerCuts } from "../../support/power_cut_disk.ts";
 import { folderTest } from "../../support/program.ts";
-import { createRandom } from "../../support/random.ts";
 
 const STATES = 500;
 
@@ -63,7 +62,6 @@ diskTest("a model's folder is whole or not there, wherever power is cut", async 
   await checkPowerCuts(recorder.operations, {
     states: STATES,
     seed,
-    random: createRandom(seed),
     folder: other,
     check: async ({ marked }) => {
       for (const [i, name] of models.entries()) {
@@ -137,7 +135,6 @@ diskTest(
     await checkPowerCuts(recorder.operations, {
       states: STATES,
       seed,
-      random: createRandom(seed),
       folder: other,
       check: async ({ marked }) => {
         const left = join(other, "results.jsonl");
@@ -209,7 +206,6 @@ diskTest("a log has the lines of the steps that were saved, wherever power is cu
   await checkPowerCuts(recorder.operations, {
     states: STATES,
     seed,
-    random: createRandom(seed),
     folder: other,
     check: async ({ marked }) => {
       using log = await MetricsLog.open(other, { resumedStep: marked ?? 0 });

@@ -6,7 +6,6 @@ import { saveTraining } from "../../../model/files/checkpoint.ts";
 import { gpuTest } from "../../support/device.ts";
 import { type DiskOperation, DiskRecorder } from "../../support/power_cut.ts";
 import { checkPowerCuts, type DiskState } from "../../support/power_cut_disk.ts";
-import { createRandom } from "../../support/random.ts";
 import { SavedSteps } from "../../support/saved_steps.ts";
 
 const STATES = 1500;
@@ -65,7 +64,6 @@ async function checkSaver(
   await checkPowerCuts(operations, {
     states,
     seed,
-    random: createRandom(seed),
     folder: other,
     check: (state) => checkRun(steps, state, other),
   });
